@@ -1,0 +1,85 @@
+"""The table of operations.
+
+An operation is a *view* of the state it reads, followed by a *body*. The view (ReLU, or pooling with the BatchNorm that
+follows it in a search) is the same tensor for every edge that leaves a state, so a cell computes it once; the body
+belongs to the edge.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from torch import nn
+
+from lightning_nas.operations.convolutions import Conv1x7, Depthwise, HalfResolution, Separable
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A function of a state that all its readers share.
+
+    Attributes:
+        build: ``(channels, stride, affine)`` to a module. A view never has parameters.
+    """
+
+    name: str
+    build: Callable[[int, int, bool], nn.Module]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """A candidate operation.
+
+    Attributes:
+        view: what it reads, by stride 1 and 2.
+        body: ``(channels, stride, affine)`` to a module, or None where the view is already the result.
+    """
+
+    view: Callable[[int], View]
+    body: Callable[[int, int, bool], nn.Module | None]
+
+
+def _pool(name: str, build: Callable[[int], nn.Module]) -> Operation:
+    def view(channels: int, stride: int, affine: bool) -> nn.Module:
+        # In a search (no affine) BatchNorm follows, so that pools and convolutions compete at the same scale.
+        return build(stride) if affine else nn.Sequential(build(stride), nn.BatchNorm2d(channels, affine=False))
+
+    shared = View(name, view)
+    return Operation(lambda stride: shared, lambda channels, stride, affine: None)
+
+
+_STATE = View("state", lambda channels, stride, affine: nn.Identity())
+_RELU = View("relu", lambda channels, stride, affine: nn.ReLU())
+
+
+def _convolution(body: Callable[[int, int, bool], nn.Module]) -> Operation:
+    return Operation(lambda stride: _RELU, body)
+
+
+OPERATIONS: dict[str, Operation | None] = {
+    "none": None,
+    "max_pool_3x3": _pool("max_pool_3x3", lambda stride: nn.MaxPool2d(3, stride, 1)),
+    "avg_pool_3x3": _pool("avg_pool_3x3", lambda stride: nn.AvgPool2d(3, stride, 1, count_include_pad=False)),
+    "skip_connect": Operation(
+        lambda stride: _STATE if stride == 1 else _RELU,
+        lambda channels, stride, affine: None if stride == 1 else HalfResolution(channels, channels, affine),
+    ),
+    "sep_conv_3x3": _convolution(lambda channels, stride, affine: Separable(channels, 3, stride, affine)),
+    "sep_conv_5x5": _convolution(lambda channels, stride, affine: Separable(channels, 5, stride, affine)),
+    "sep_conv_7x7": _convolution(lambda channels, stride, affine: Separable(channels, 7, stride, affine)),
+    "dil_conv_3x3": _convolution(lambda channels, stride, affine: Depthwise(channels, 3, stride, affine, dilation=2)),
+    "dil_conv_5x5": _convolution(lambda channels, stride, affine: Depthwise(channels, 5, stride, affine, dilation=2)),
+    "conv_7x1_1x7": _convolution(lambda channels, stride, affine: Conv1x7(channels, stride, affine)),
+}
+"""Operations by name. ``none`` is the absent one: it has no view and no body."""
+
+DARTS_OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The eight candidates of the DARTS paper, in its order."""

@@ -1,0 +1,6 @@
+"""Search spaces: what there is to choose, and the networks in which the choices live."""
+
+from lightning_nas.spaces.base import Architecture, Choice, Gate, Gates, Space
+from lightning_nas.spaces.darts import DARTSCell
+
+__all__ = ["Architecture", "Choice", "DARTSCell", "Gate", "Gates", "Space"]

@@ -1,0 +1,444 @@
+"""``Choice``, ``Space``, ``Architecture`` and ``Gate``: what there is to choose, and how a choice is taken.
+
+A space is an ordered tuple of choices and one local rule, :meth:`Space.step`. From the rule the library compiles, once,
+the number of legal completions of every prefix. Everything else follows from these counts: which options are allowed,
+the size of the space, exactly uniform sampling, the nearest legal architecture, the best architecture for given scores.
+"""
+
+import copy
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from random import Random
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nas.specs import Configurable
+
+Architecture = tuple[int, ...]
+"""One option index per choice. In files and messages an architecture is always written with names."""
+
+Gate = int | Tensor
+"""How a choice is taken in one forward pass: an option's index, or a weight for each option, shape ``(n_options,)``."""
+
+Gates = Mapping[str, Gate]
+"""A gate for each choice, by the choice's name."""
+
+Resolved = dict[str, list[tuple[str, Tensor | None]]]
+"""For each choice the options that run, by name, with their weights (None: the option alone, unweighted)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One named decision.
+
+    Attributes:
+        name: unique in the space, without a dot, since modules are named by it.
+        options: the options' names, unique.
+        node: the node the decision belongs to; choices of one node follow each other.
+        kind: what the options are. Choices of a kind share a controller's head.
+        group: choices of one group are sampled in one controller step; None: a step of its own.
+        sources: for an ``input`` choice the state that each option reads, for an ``operation`` on an edge the one
+            state that the edge leaves; else empty.
+        last_of_node: whether no later choice belongs to the same node. The space sets it.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    node: str
+    kind: Literal["operation", "input", "skip", "value"] = "operation"
+    group: str | None = None
+    sources: tuple[int, ...] = ()
+    last_of_node: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tables:
+    """``next[k][state][option]`` and ``counts[k][state][option]``: the state that follows (None: illegal), and how many
+    legal architectures continue from there. States are numbered per choice; state 0 of choice 0 is the start."""
+
+    states: list[list[Hashable]]
+    next: list[list[list[int | None]]]
+    counts: list[list[list[int]]]
+
+
+class Space(Configurable):
+    """A search space: ordered choices and a rule that says which architectures are legal.
+
+    A subclass passes its choices to ``__init__`` and may override :attr:`start` and :meth:`step`; without a rule all
+    combinations are legal. A subclass whose architectures can be trained overrides :meth:`network`.
+    """
+
+    start: Hashable = 0
+
+    def __init__(self, choices: Iterable[Choice]) -> None:
+        choices = tuple(choices)
+        _unique("choices", [choice.name for choice in choices])
+        for choice in choices:
+            _unique(f"options of {choice.name}", choice.options)
+        nodes = [choice.node for choice in choices]
+        self.choices: tuple[Choice, ...] = tuple(
+            dataclasses.replace(choice, last_of_node=nodes[k + 1 : k + 2] != [choice.node])
+            for k, choice in enumerate(choices)
+        )
+
+    def step(self, state: Any, choice: Choice, option: str) -> Any:
+        """The rule: the state after taking ``option`` (a name) in ``state``, or None where that is illegal."""
+        return state
+
+    def network(self, inputs: dict[str, int], **settings: Any) -> nn.Module:
+        """The network in which this space's architectures live, ``forward(x, gates)``.
+
+        It is built with the options that the space has: a space restricted to one architecture gives the child.
+        """
+        raise TypeError(f"{type(self).__name__} describes architectures only; it has no network to train")
+
+    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+        """What a drawing shows: for each cell its edges (from, to, label)."""
+        raise TypeError(f"{type(self).__name__} does not say how its architectures are drawn")
+
+    # -- what is compiled from the rule ------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _tables(self) -> _Tables:
+        states: list[list[Hashable]] = [[self.start]]
+        following: list[list[list[int | None]]] = []
+        for choice in self.choices:
+            reached: dict[Hashable, int] = {}
+            rows: list[list[int | None]] = []
+            for state in states[-1]:
+                row: list[int | None] = []
+                for option in choice.options:
+                    after = self.step(state, choice, option)
+                    row.append(None if after is None else reached.setdefault(after, len(reached)))
+                rows.append(row)
+            following.append(rows)
+            states.append(list(reached))
+        counts: list[list[list[int]]] = []
+        completions = [1] * len(states[-1])
+        for rows in reversed(following):
+            counts.append([[0 if after is None else completions[after] for after in row] for row in rows])
+            completions = [sum(row) for row in counts[-1]]
+        return _Tables(states, following, counts[::-1])
+
+    @functools.cached_property
+    def size(self) -> int:
+        """The number of legal architectures, exactly."""
+        return sum(self._tables.counts[0][0]) if self.choices else 1
+
+    @functools.cached_property
+    def has_rule(self) -> bool:
+        return type(self).step is not Space.step
+
+    def _walk(self, architecture: Sequence[int]) -> Iterable[list[int]]:
+        """The completions' counts over the options at each choice along an architecture."""
+        state: int | None = 0
+        for rows, counts, option in zip(self._tables.next, self._tables.counts, architecture, strict=False):
+            if state is None:
+                return
+            yield counts[state]
+            state = rows[state][option]
+
+    def allowed(self, prefix: Sequence[int] = ()) -> tuple[int, ...]:
+        """The options of the next choice after ``prefix`` that at least one legal architecture goes on with.
+
+        Raises:
+            ValueError: if the prefix is illegal or there is no next choice.
+        """
+        if len(prefix) >= len(self.choices):
+            raise ValueError(f"the prefix has {len(prefix)} options; there are {len(self.choices)} choices")
+        counts: list[int] = []
+        for k, counts in enumerate(self._walk([*prefix, 0])):
+            if k < len(prefix) and not counts[prefix[k]]:
+                raise ValueError(f"the prefix is illegal at {self.choices[k].name}")
+        return tuple(option for option, count in enumerate(counts) if count)
+
+    def legal(self, architecture: Sequence[int]) -> bool:
+        """Whether this is an architecture of the space."""
+        if len(architecture) != len(self.choices):
+            return False
+        in_range = all(0 <= option < len(c.options) for option, c in zip(architecture, self.choices, strict=True))
+        return in_range and all(
+            counts[option] > 0 for counts, option in zip(self._walk(architecture), architecture, strict=True)
+        )
+
+    @property
+    def only(self) -> Architecture:
+        """The architecture of a space that has just one.
+
+        Raises:
+            ValueError: if it has several.
+        """
+        if self.size != 1:
+            raise ValueError(f"the space has {self.size:,} architectures; restrict it to one first")
+        return self._unrank(0)
+
+    # -- sampling ----------------------------------------------------------------------------------------------------
+
+    def random(self, rng: Random, by: Literal["architecture", "choice"] = "architecture") -> Architecture:
+        """Draws an architecture.
+
+        Args:
+            rng: the source of randomness.
+            by: ``architecture``: every legal architecture is equally likely. ``choice``: every allowed option of each
+                choice is, one after the other (in a chain that may stop early, this gives short ones a fair share).
+        """
+        if by == "architecture":
+            return self._unrank(rng.randrange(self.size))
+        drawn: Architecture = ()
+        for _ in self.choices:
+            drawn += (rng.choice(self.allowed(drawn)),)
+        return drawn
+
+    def _unrank(self, rank: int) -> Architecture:
+        """The architecture of this rank in lexicographic order."""
+        drawn, state = [], 0
+        for rows, counts in zip(self._tables.next, self._tables.counts, strict=True):
+            for option, count in enumerate(counts[state]):
+                if rank < count:
+                    break
+                rank -= count
+            drawn.append(option)
+            state = _reachable(rows[state][option])
+        return tuple(drawn)
+
+    def __iter__(self) -> Iterator[Architecture]:
+        """All architectures in lexicographic order. Mind the size."""
+        return map(self._unrank, range(self.size))
+
+    def mutate(self, architecture: Architecture, rng: Random, choice: int | None = None) -> Architecture:
+        """Forces another option at one choice and returns the nearest legal architecture, the rest changed least.
+
+        Args:
+            architecture: the parent.
+            rng: draws the choice, its new option, and among equally near architectures.
+            choice: the index of the choice to change; None: uniformly among those that have an alternative.
+
+        Raises:
+            ValueError: if the parent is illegal, or there is no alternative.
+        """
+        if not self.legal(architecture):
+            raise ValueError(f"not an architecture of this space: {architecture}")
+        candidates = range(len(self.choices)) if choice is None else [choice]
+        alternatives = {k: [o for o in self._possible[k] if o != architecture[k]] for k in candidates}
+        changeable = [k for k in candidates if alternatives[k]]
+        if not changeable:
+            where = "the space" if choice is None else self.choices[choice].name
+            raise ValueError(f"there is no alternative to choose from in {where}")
+        changed = rng.choice(changeable)
+        option = rng.choice(alternatives[changed])
+        if not self.has_rule:
+            return (*architecture[:changed], option, *architecture[changed + 1 :])
+
+        def cost(k: int, o: int) -> float:
+            if k == changed:
+                return 0.0 if o == option else float("inf")
+            return float(o != architecture[k])
+
+        return self._cheapest(cost, rng)
+
+    @functools.cached_property
+    def _possible(self) -> list[list[int]]:
+        """For each choice the options that occur in some legal architecture."""
+        reached, possible = {0}, []
+        for k, choice in enumerate(self.choices):
+            live = [(s, o) for s in reached for o in range(len(choice.options)) if self._tables.counts[k][s][o]]
+            possible.append(sorted({option for _, option in live}))
+            reached = {_reachable(self._tables.next[k][state][option]) for state, option in live}
+        return possible
+
+    def _cheapest(self, cost: Callable[[int, int], float], rng: Random | None) -> Architecture:
+        """The legal architecture of the smallest total ``cost(choice, option)``, by a backward pass over the tables.
+
+        Ties: uniformly among the cheapest with ``rng``, else the first in the options' order.
+        """
+        tables = self._tables
+        best: list[list[tuple[float, int]]] = [[(0.0, 1)] * len(tables.states[-1])]  # (cost, how many reach it)
+        for k in range(len(self.choices) - 1, -1, -1):
+            row = []
+            for state in range(len(tables.states[k])):
+                totals = self._totals(cost, k, state, best[-1])
+                low = min((total for total, _, _ in totals), default=float("inf"))
+                row.append((low, sum(ways for total, ways, _ in totals if total == low)))
+            best.append(row)
+        best.reverse()
+        chosen, state = [], 0
+        for k in range(len(self.choices)):
+            low = best[k][state][0]
+            ties = [(ways, option) for total, ways, option in self._totals(cost, k, state, best[k + 1]) if total == low]
+            option = ties[0][1]
+            if rng is not None:
+                rank = rng.randrange(sum(ways for ways, _ in ties))
+                for ways, option in ties:  # noqa: B007
+                    if rank < ways:
+                        break
+                    rank -= ways
+            chosen.append(option)
+            state = _reachable(tables.next[k][state][option])
+        return tuple(chosen)
+
+    def _totals(
+        self, cost: Callable[[int, int], float], k: int, state: int, after: list[tuple[float, int]]
+    ) -> list[tuple[float, int, int]]:
+        totals = []
+        for option, count in enumerate(self._tables.counts[k][state]):
+            if count:
+                rest, ways = after[_reachable(self._tables.next[k][state][option])]
+                totals.append((cost(k, option) + rest, ways, option))
+        return totals
+
+    # -- scores and gates --------------------------------------------------------------------------------------------
+
+    def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
+        """The legal architecture of the highest total score.
+
+        Args:
+            scores: for each choice a score for each option. Ties go to the first option.
+
+        Raises:
+            ValueError: if a score is not finite.
+        """
+        for choice, row in zip(self.choices, scores, strict=True):
+            if not all(math.isfinite(score) for score in row):
+                raise ValueError(f"the scores of {choice.name} are not finite: {[float(score) for score in row]}")
+        return self._cheapest(lambda k, option: -float(scores[k][option]), None)
+
+    def gates(self, architecture: Architecture) -> dict[str, Gate]:
+        """The hard gates of one architecture: just its options run."""
+        return {choice.name: option for choice, option in zip(self.choices, architecture, strict=True)}
+
+    def one_hot(self, architecture: Architecture, **factory: Any) -> dict[str, Gate]:
+        """The same as weights, one at the chosen option and zero elsewhere; ``factory`` goes to ``torch.zeros``."""
+        gates: dict[str, Gate] = {}
+        for choice, option in zip(self.choices, architecture, strict=True):
+            gates[choice.name] = torch.zeros(len(choice.options), **factory)
+            gates[choice.name][option] = 1.0  # type: ignore[index]
+        return gates
+
+    def resolve(self, gates: Gates | None) -> Resolved:
+        """What runs under ``gates``: names instead of indices, and nothing where the weight is zero.
+
+        Weights on an accelerator cost one transfer, for all choices together. Without gates the space must have just
+        one architecture.
+
+        Raises:
+            ValueError: if a gate is missing, or its weights do not fit the options.
+        """
+        if gates is None:
+            gates = self.gates(self.only)
+        missing = [choice.name for choice in self.choices if choice.name not in gates]
+        if missing:
+            raise ValueError(f"no gate for {', '.join(missing)}")
+        weights = [gate for gate in gates.values() if isinstance(gate, Tensor)]
+        live = iter(torch.cat(weights).detach().ne(0).tolist() if weights else ())
+        resolved: Resolved = {}
+        runs = {name: [next(live) for _ in gate] if isinstance(gate, Tensor) else [] for name, gate in gates.items()}
+        for choice in self.choices:
+            gate = gates[choice.name]
+            if isinstance(gate, Tensor):
+                if gate.shape != (len(choice.options),):
+                    raise ValueError(f"{choice.name} has {len(choice.options)} options, its gate {tuple(gate.shape)}")
+                rows = zip(choice.options, gate.unbind(), runs[choice.name], strict=True)
+                resolved[choice.name] = [(option, weight) for option, weight, run in rows if run]
+            else:
+                resolved[choice.name] = [(choice.options[gate], None)]
+        return resolved
+
+    # -- parts of a space --------------------------------------------------------------------------------------------
+
+    def restrict(self, options: "Architecture | Mapping[str, str | Sequence[str]]") -> Self:
+        """The space with fewer options: those of one architecture, or those named for some of the choices.
+
+        Raises:
+            ValueError: for an unknown choice or option, and if no legal architecture is left.
+        """
+        if isinstance(options, tuple):
+            options = self.to_names(options)
+        unknown = set(options) - {choice.name for choice in self.choices}
+        if unknown:
+            raise ValueError(f"unknown choice {sorted(unknown)[0]!r}")
+        choices = []
+        for choice in self.choices:
+            wanted = options.get(choice.name, choice.options)
+            wanted = (wanted,) if isinstance(wanted, str) else wanted
+            for option in wanted:
+                if option not in choice.options:
+                    raise ValueError(f"{choice.name}: no option {option!r}; it has {', '.join(choice.options)}")
+            kept = tuple(option for option in choice.options if option in wanted)
+            keep = [choice.options.index(option) for option in kept]
+            sources = tuple(choice.sources[i] for i in keep) if choice.kind == "input" else choice.sources
+            choices.append(dataclasses.replace(choice, options=kept, sources=sources))
+        part = copy.copy(self)
+        for cached in ("_tables", "size", "_possible"):
+            part.__dict__.pop(cached, None)
+        part.choices = tuple(choices)
+        if not all(choice.options for choice in choices) or part.size == 0:
+            raise ValueError("the restriction contradicts the space's rule: no legal architecture is left")
+        part._full = getattr(self, "_full", self)  # type: ignore[attr-defined]
+        return part
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        spec = super().spec
+        full = getattr(self, "_full", self)
+        fewer = {c.name: list(c.options) for c, f in zip(self.choices, full.choices, strict=True) if c != f}
+        return {**spec, "restrict": fewer} if fewer else spec
+
+    def _restore(self, spec: dict[str, Any]) -> None:
+        if spec.get("restrict"):
+            self.__dict__.update(self.restrict(spec["restrict"]).__dict__)
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    def to_names(self, architecture: Architecture) -> dict[str, str]:
+        """``{choice: option}`` by names, as files and messages have it.
+
+        Raises:
+            ValueError: if it is no architecture of this space.
+        """
+        if not self.legal(architecture):
+            raise ValueError(f"not an architecture of this space: {architecture}")
+        return {c.name: c.options[option] for c, option in zip(self.choices, architecture, strict=True)}
+
+    def from_names(self, names: Mapping[str, str]) -> Architecture:
+        """The inverse of :meth:`to_names`.
+
+        Raises:
+            ValueError: naming the choice that is missing, unknown, or has an unknown or illegal option.
+        """
+        unknown = [str(name) for name in names if name not in {choice.name for choice in self.choices}]
+        if unknown:
+            raise ValueError(f"choices.{unknown[0][:80]}: {type(self).__name__} has no such choice")
+        architecture: Architecture = ()
+        for choice in self.choices:
+            if choice.name not in names:
+                raise ValueError(f"choices.{choice.name}: missing")
+            name = names[choice.name]
+            if name not in choice.options:
+                shown = repr(name)[:80]
+                raise ValueError(f"choices.{choice.name}: no option {shown}; it has {', '.join(choice.options)}")
+            option = choice.options.index(name)
+            if option not in self.allowed(architecture):
+                raise ValueError(f"choices.{choice.name}: {name} is illegal after the choices before it")
+            architecture += (option,)
+        return architecture
+
+    def describe(self, architecture: Architecture) -> str:
+        """An architecture in a line or a few, for people."""
+        return ", ".join(f"{name}: {option}" for name, option in self.to_names(architecture).items())
+
+
+def _reachable(state: int | None) -> int:
+    assert state is not None  # counts are positive only where a state follows
+    return state
+
+
+def _unique(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what}: {name!r} occurs more than once")
+        if not name or "." in name:
+            raise ValueError(f"{what}: {name!r} cannot name a module (empty, or has a dot)")

@@ -1,0 +1,97 @@
+"""Objects that remember how they were made.
+
+A checkpoint must load with ``weights_only=True`` and still rebuild its space, task and method. So these objects are
+stored as *specs*, plain dictionaries ``{"class_path": ..., "init_args": {...}}``, the same form that a configuration
+file has. The command line and Python code record the same spec.
+"""
+
+import importlib
+import inspect
+from typing import Any, Self
+
+PLAIN = (str, int, float, bool, type(None))
+
+
+class Configurable:
+    """A base class that records the arguments of ``__init__`` of its instances, defaults included, as a spec.
+
+    Arguments have to be plain (numbers, strings, booleans, None, lists, dictionaries) or ``Configurable`` themselves.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        instance = super().__new__(cls)
+        # ``object.__setattr__``: a torch module's own needs ``Module.__init__`` to have run
+        object.__setattr__(instance, "_init_args", _bind(cls, args, kwargs))
+        return instance
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """``{"class_path", "init_args"}``, made of plain values only."""
+        init_args = {name: _plain(value, name) for name, value in self._init_args.items()}  # type: ignore[attr-defined]
+        return {"class_path": class_path(type(self)), "init_args": init_args}
+
+    @classmethod
+    def build(cls, spec: "Self | dict[str, Any]") -> Self:
+        """Returns an instance as it is and builds one from its spec.
+
+        Only classes that derive from the class asked are built.
+
+        Raises:
+            TypeError: if ``spec`` is neither, or names a class that is no subclass.
+        """
+        if isinstance(spec, cls):
+            return spec
+        if not isinstance(spec, dict) or "class_path" not in spec:
+            raise TypeError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
+        klass = _import(spec["class_path"])
+        if not (isinstance(klass, type) and issubclass(klass, cls)):
+            raise TypeError(f"{spec['class_path']} is no {cls.__name__}")
+        instance = klass(**spec.get("init_args", {}))
+        instance._restore(spec)
+        return instance
+
+    def _restore(self, spec: dict[str, Any]) -> None:
+        """Takes what a subclass wrote into its spec beyond the arguments of ``__init__``."""
+
+
+def class_path(cls: type) -> str:
+    """The shortest import path of a class of this package (``lightning_nas.spaces.DARTSCell``), else the full one."""
+    parts = cls.__module__.split(".")
+    if parts[0] == __package__ and len(parts) > 2:
+        room = importlib.import_module(".".join(parts[:2]))
+        if getattr(room, cls.__name__, None) is cls:
+            return f"{room.__name__}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for klass in reversed(cls.__mro__):  # defaults of arguments that reach a parent through **kwargs
+        if klass is not Configurable and issubclass(klass, Configurable) and "__init__" in vars(klass):
+            parameters = inspect.signature(klass.__init__).parameters.values()
+            values.update({p.name: p.default for p in parameters if p.default is not p.empty})
+    signature = inspect.signature(cls.__init__)
+    bound = signature.bind_partial(None, *args, **kwargs)  # partial: copy and pickle call __new__ without arguments
+    for name, value in list(bound.arguments.items())[1:]:
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            values.update(value)
+        else:
+            values[name] = value
+    return values
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, Configurable):
+        return value.spec
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, name) for key, item in value.items()}
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be stored in a checkpoint; pass plain values")
