@@ -7,7 +7,10 @@ file has. The command line and Python code record the same spec.
 
 import importlib
 import inspect
-from typing import Any, Self
+from collections.abc import Collection
+from typing import Any, Literal, Self, get_args, get_origin
+
+from lightning_nas.errors import SettingError
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -34,19 +37,19 @@ class Configurable:
     def build(cls, spec: "Self | dict[str, Any]") -> Self:
         """Returns an instance as it is and builds one from its spec.
 
-        Only classes that derive from the class asked are built.
+        A spec can come from a file, so nothing is imported: only subclasses that are there already are built.
 
         Raises:
-            TypeError: if ``spec`` is neither, or names a class that is no subclass.
+            SettingError: if ``spec`` is neither, or names no subclass that is imported.
         """
         if isinstance(spec, cls):
             return spec
         if not isinstance(spec, dict) or "class_path" not in spec:
-            raise TypeError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
-        klass = _import(spec["class_path"])
-        if not (isinstance(klass, type) and issubclass(klass, cls)):
-            raise TypeError(f"{spec['class_path']} is no {cls.__name__}")
-        instance = klass(**spec.get("init_args", {}))
+            raise SettingError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
+        known = {class_path(sub): sub for sub in (cls, *subclasses(cls))}
+        if spec["class_path"] not in known:
+            raise SettingError(f"{spec['class_path']} is no {cls.__name__} that is imported")
+        instance = known[spec["class_path"]](**spec.get("init_args", {}))
         instance._restore(spec)
         return instance
 
@@ -64,9 +67,9 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _import(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+def subclasses(cls: type) -> list[type]:
+    """All imported subclasses, the indirect ones too."""
+    return [sub for direct in cls.__subclasses__() for sub in (direct, *subclasses(direct))]
 
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -95,3 +98,44 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item, name) for key, item in value.items()}
     raise TypeError(f"{name}: a {type(value).__name__} cannot be stored in a checkpoint; pass plain values")
+
+
+def check_arguments(
+    function: Any, arguments: dict[str, Any], field: str, skip: Collection[str] = ()
+) -> dict[str, Any]:
+    """Checks plain arguments against a signature, names and types.
+
+    Args:
+        function: a callable with type hints, or a class.
+        arguments: by name.
+        field: what the arguments are called in an error.
+        skip: parameters that are not the user's to give.
+
+    Returns:
+        the arguments, converted to the types of the signature.
+
+    Raises:
+        SettingError: naming ``field.argument`` and what is accepted.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parameters = inspect.signature(function).parameters
+    accepted = [name for name in parameters if name not in skip]
+    for name in arguments:
+        if name not in accepted:
+            raise SettingError(f"{field}.{name}: no such setting; there are {', '.join(accepted)}")
+    checked = {}
+    for name, value in arguments.items():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{name}", type=parameters[name].annotation)
+        try:
+            checked[name] = parser.parse_object({name: value})[name]
+        except ArgumentError as error:
+            raise SettingError(f"{field}.{name}: expected {_say(parameters[name].annotation)}, got {value!r}") from error
+    return checked
+
+
+def _say(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

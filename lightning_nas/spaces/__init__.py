@@ -2,5 +2,6 @@
 
 from lightning_nas.spaces.base import Architecture, Choice, Gate, Gates, Space
 from lightning_nas.spaces.darts import DARTSCell
+from lightning_nas.spaces.published import PUBLISHED
 
-__all__ = ["Architecture", "Choice", "DARTSCell", "Gate", "Gates", "Space"]
+__all__ = ["PUBLISHED", "Architecture", "Choice", "DARTSCell", "Gate", "Gates", "Space"]

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from lightning_nas.errors import SettingError
 from lightning_nas.specs import Configurable
 
 Architecture = tuple[int, ...]
@@ -411,18 +412,18 @@ class Space(Configurable):
         """
         unknown = [str(name) for name in names if name not in {choice.name for choice in self.choices}]
         if unknown:
-            raise ValueError(f"choices.{unknown[0][:80]}: {type(self).__name__} has no such choice")
+            raise SettingError(f"choices.{unknown[0][:80]}: {type(self).__name__} has no such choice")
         architecture: Architecture = ()
         for choice in self.choices:
             if choice.name not in names:
-                raise ValueError(f"choices.{choice.name}: missing")
+                raise SettingError(f"choices.{choice.name}: missing")
             name = names[choice.name]
             if name not in choice.options:
                 shown = repr(name)[:80]
-                raise ValueError(f"choices.{choice.name}: no option {shown}; it has {', '.join(choice.options)}")
+                raise SettingError(f"choices.{choice.name}: no option {shown}; it has {', '.join(choice.options)}")
             option = choice.options.index(name)
             if option not in self.allowed(architecture):
-                raise ValueError(f"choices.{choice.name}: {name} is illegal after the choices before it")
+                raise SettingError(f"choices.{choice.name}: {name} is illegal after the choices before it")
             architecture += (option,)
         return architecture
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, ReLUConvBN
 from lightning_nas.spaces.base import Gates, Resolved, Space
 
@@ -58,12 +60,12 @@ class CellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
-            raise ValueError(f"network.channels: an even number is needed, since reductions halve it; got {channels}")
+            raise SettingError(f"model.network.channels: an even number is needed, since reductions halve it; got {channels}")
         if cells < 1:
-            raise ValueError(f"network.cells: at least 1, got {cells}")
+            raise SettingError(f"model.network.cells: at least 1, got {cells}")
         for field in ("channels", "image_size", "num_classes"):
             if field not in inputs:
-                raise ValueError(f"inputs.{field}: missing; a network of images needs it")
+                raise SettingError(f"model.inputs.{field}: missing; a network of images needs it")
         self.space = space
         self.inputs = dict(inputs)
         reductions = {cells // 3, 2 * cells // 3} if "reduce" in kinds else set()
@@ -90,17 +92,18 @@ class CellNetwork(nn.Module):
             if k == self.auxiliary_after:
                 size_at_auxiliary, width_at_auxiliary = resolution, last
         if resolution < 1:
-            raise ValueError(f"network.stem: {stem} is too deep for images of {inputs['image_size']} pixels")
+            raise SettingError(f"model.network.stem: {stem} is too deep for images of {inputs['image_size']} pixels")
         self.auxiliary: nn.Module | None = None
         if auxiliary:
             pool_stride, least = (3, 8) if stem == "cifar" else (2, 7)
             if size_at_auxiliary < least:
-                raise ValueError(
-                    f"network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here they "
+                raise SettingError(
+                    f"model.network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here they "
                     f"are {size_at_auxiliary}×{size_at_auxiliary}; set it to false or take larger images"
                 )
             self.auxiliary = AuxiliaryHead(width_at_auxiliary, inputs["num_classes"], pool_stride)
         self.classifier = nn.Linear(last, inputs["num_classes"])
+        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
 
     def forward(
         self, x: Tensor, gates: Gates | None = None, drop_path: float = 0.0
@@ -117,6 +120,7 @@ class CellNetwork(nn.Module):
         """
         resolved = self.space.resolve(gates)
         drop_path = drop_path if self.training else 0.0
+        x = x.contiguous(memory_format=torch.channels_last)
         if isinstance(self.stem, ImageNetStem):
             s0, s1 = self.stem(x)
         else:
@@ -128,6 +132,12 @@ class CellNetwork(nn.Module):
                 auxiliary = self.auxiliary(s1)
         logits = self.classifier(s1.mean((2, 3)))
         return logits if auxiliary is None else (logits, auxiliary)
+
+
+    def example(self, batch_size: int = 1) -> Tensor:
+        """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
+        size = self.inputs["image_size"]
+        return torch.zeros(batch_size, self.inputs["channels"], size, size, device=self.classifier.weight.device)
 
 
 def preprocess(channels_in: int, channels_out: int, after_reduction: bool, affine: bool) -> nn.Module:

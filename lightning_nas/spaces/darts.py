@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_nas.errors import SettingError
 from lightning_nas.operations import DARTS_OPERATIONS, OPERATIONS, drop_path
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Cell, CellNetwork, Form, Stem, preprocess
@@ -34,14 +35,14 @@ class DARTSCell(Space):
         operations: Sequence[str] = DARTS_OPERATIONS,
     ) -> None:
         if tuple(kinds) not in {("normal", "reduce"), ("normal",)}:
-            raise ValueError(f"kinds: [normal, reduce] or [normal], got {list(kinds)}")
+            raise SettingError(f"model.space.kinds: [normal, reduce] or [normal], got {list(kinds)}")
         if not 1 <= nodes <= 16:
-            raise ValueError(f"nodes: between 1 and 16, got {nodes}")
+            raise SettingError(f"model.space.nodes: between 1 and 16, got {nodes}")
         for operation in operations:
             if operation not in OPERATIONS:
-                raise ValueError(f"operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+                raise SettingError(f"model.space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
         if "none" not in operations or len(operations) < 2:
-            raise ValueError("operations: needs none (an edge that is not kept) and at least one other")
+            raise SettingError("model.space.operations: needs none (an edge that is not kept) and at least one other")
         self.kinds = tuple(kinds)
         self.nodes = nodes
         super().__init__(

@@ -1,0 +1,8 @@
+"""``python -m lightning_nas``."""
+
+import sys
+
+from lightning_nas.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Files and pictures of a search while it runs and when it is done."""
+
+import csv
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lightning_nas.errors import SettingError
+from lightning_nas.analysis.draw import draw_architecture, draw_weights
+from lightning_nas.methods.base import Method
+
+
+class ArchitectureLogger(Callback):
+    """Writes what the search would return, every few epochs and at the end.
+
+    Into the run's folder: ``architectures.csv`` with a row per epoch, ``pictures/`` of the cells and of the options'
+    weights, and in the end ``architecture.json`` with its drawing and the comparison with random architectures. To W&B
+    go the same pictures and a table.
+
+    Args:
+        every_n_epochs: how often pictures are made; 0: at the end only.
+        n_random: random architectures to compare with in the end, under the same shared weights; 0: none.
+        retrain_config: the configuration that the next command names.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, n_random: int = 20, retrain_config: str = "retrain.yaml") -> None:
+        if every_n_epochs < 0 or n_random < 0:
+            raise SettingError("architecture_logger: every_n_epochs and n_random cannot be negative")
+        self.every_n_epochs = every_n_epochs
+        self.n_random = n_random
+        self.retrain_config = retrain_config
+        self.rows: list[list[Any]] = []
+
+    @staticmethod
+    def folder(trainer: Trainer) -> Path:
+        """The run's folder."""
+        return Path(trainer.log_dir or trainer.default_root_dir)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(pl_module, Method) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        epoch, folder = trainer.current_epoch, self.folder(trainer)
+        names = pl_module.space.to_names(pl_module.best())
+        score = trainer.callback_metrics.get(f"val/supernet_{pl_module.task.score}")
+        self._append(folder / "architectures.csv", epoch, None if score is None else float(score), names)
+        if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module, folder / "pictures", f"epoch_{epoch:03d}_")
+
+    def _append(self, path: Path, epoch: int, score: float | None, names: dict[str, str]) -> None:
+        new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["epoch", "supernet_validation_score", *names])
+            writer.writerow([epoch, score, *names.values()])
+        self.rows.append([epoch, score, *names.values()])
+
+    def _draw(self, trainer: Trainer, method: Method, folder: Path, prefix: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        caption = f"{type(method).__name__}, epoch {trainer.current_epoch}"
+        architecture, weights = method.best(), method.choice_weights()
+        draw_architecture(method.space, architecture, folder / f"{prefix}cells.svg", caption)
+        if weights is not None:
+            draw_weights(method.space.choices, weights, folder / f"{prefix}weights.svg", caption)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                with tempfile.TemporaryDirectory() as temporary:
+                    pictures = {"arch/cells": str(Path(temporary) / "cells.png")}
+                    draw_architecture(method.space, architecture, pictures["arch/cells"], caption)
+                    if weights is not None:
+                        pictures["arch/weights"] = str(Path(temporary) / "weights.png")
+                        draw_weights(method.space.choices, weights, pictures["arch/weights"], caption)
+                    for key, path in pictures.items():
+                        logger.log_image(key, [path])
+                columns = ["epoch", "supernet_validation_score", *(choice.name for choice in method.space.choices)]
+                logger.log_table("arch/architectures", columns=columns, data=self.rows)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
+            return
+        folder = self.folder(trainer)
+        if isinstance(pl_module, Method):
+            from lightning_nas.analysis.outcome import conclude
+
+            self._draw(trainer, pl_module, folder / "pictures", "final_")
+            outcome = conclude(pl_module, trainer.datamodule, folder, self.n_random)  # type: ignore[attr-defined]
+            self._summarise(trainer, dataclasses.asdict(outcome.costs) | outcome.found.metrics)
+            print(outcome.describe())
+            print(f"  python -m lightning_nas fit --config {self.retrain_config} "
+                  f"--model.architecture {folder / 'architecture.json'}")
+
+    def _summarise(self, trainer: Trainer, figures: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(figures)

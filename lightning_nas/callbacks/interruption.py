@@ -1,0 +1,54 @@
+"""Stopping between steps, with everything saved."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+
+class Interruption(Callback):
+    """Ctrl-C and SIGTERM end a training between two steps and leave ``last.ckpt``, from which it resumes exactly.
+
+    Lightning already waits for the end of the step on SIGTERM, so Ctrl-C is turned into one. A second Ctrl-C stops at
+    once, with the checkpoint of the last epoch.
+
+    Args:
+        folder: where ``last.ckpt`` is written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "last.ckpt"
+        self.by_keyboard = False
+        self._before: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._on_keyboard)
+
+    def _on_keyboard(self, number: int, frame: FrameType | None) -> None:
+        if self.by_keyboard:
+            signal.signal(signal.SIGINT, self._before)
+            raise KeyboardInterrupt
+        self.by_keyboard = True
+        print("\nStopping after this step; Ctrl-C again stops at once.", file=sys.stderr, flush=True)
+        signal.raise_signal(signal.SIGTERM)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
+            exception.code = 130 if self.by_keyboard else 143  # the process's exit status
+            trainer.save_checkpoint(self.path)
+            rank_zero_info(f"Interrupted. Go on with --ckpt_path {self.path}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

@@ -1,0 +1,212 @@
+"""The commands that train, on ``LightningCLI``: fit, validate, test, derive."""
+
+import inspect
+import itertools
+import json
+import netrc
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+import lightning_nas.methods
+import lightning_nas.retrain  # noqa: F401  # what is imported here has a short class name on the command line
+from lightning_nas.callbacks import ArchitectureLogger, Interruption
+from lightning_nas.data import DataModule
+from lightning_nas.errors import SettingError, one_line
+from lightning_nas.methods import Method
+from lightning_nas.module import NetworkModule
+from lightning_nas.spaces import Space
+from lightning_nas.specs import Configurable, class_path, subclasses
+from lightning_nas.tasks import Task
+
+RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"  # handed from the first process of a run to those that it starts
+
+
+class Trainer(pl.Trainer):
+    """Lightning's trainer, and one more thing to do with a search: derive."""
+
+    def derive(
+        self,
+        model: Method,
+        datamodule: DataModule,
+        ckpt_path: str,
+        n_random: int = 20,
+        folder: str | None = None,
+    ) -> None:
+        """Writes architecture.json, its drawing and the comparison with random ones from the checkpoint of a search.
+
+        Args:
+            model: the search.
+            datamodule: the data that it was trained on.
+            ckpt_path: the checkpoint.
+            n_random: random architectures to compare with under the same shared weights; 0: none.
+            folder: where to write; default: a new run folder.
+        """
+        from lightning_nas.analysis.outcome import conclude
+
+        if not isinstance(model, Method):
+            raise SettingError(f"ckpt_path: {ckpt_path} is of no search, so there is nothing to derive")
+        if not hasattr(model, "network"):
+            model.build_network(datamodule.inputs)
+        model.load_state_dict(torch.load(ckpt_path, weights_only=True, map_location="cpu")["state_dict"])
+        model.to(self.strategy.root_device)
+        datamodule.prepare_data()
+        print(conclude(model, datamodule, Path(folder or self.default_root_dir), n_random).describe())
+
+
+class CommandLine(LightningCLI):
+    """One of the commands over all modules and data modules that are imported.
+
+    Args:
+        args: the command and its arguments.
+    """
+
+    BASES = {"model": NetworkModule, "data": DataModule, "space": Space, "task": Task}  # noqa: RUF012
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self.command = args[0]
+        super().__init__(
+            NetworkModule,
+            DataModule,
+            save_config_kwargs={"overwrite": True},
+            trainer_class=Trainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=list(args),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # our modules record their own settings, from Python too
+            parser_kwargs={"prog": "python -m lightning_nas"},
+        )
+
+    # -- the parser --------------------------------------------------------------------------------------------------
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one command that was asked: building the parser of every command takes several times as long."""
+        return {self.command: {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}}
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        for parser in (self.parser, *self._subcommand_parsers.values()):
+            parser.error = self._refuse  # type: ignore[method-assign]  # the instances: nested parsers copy the class
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """No ``--seed_everything``: all randomness of a run comes from ``model.seed``."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ArchitectureLogger, "architecture_logger")
+
+    def _refuse(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
+        line = one_line(message)
+        field = line.partition(": ")[0]
+        base = self.BASES.get(field.rpartition(".")[2])
+        if base is not None and "import path" in line:
+            raise SettingError(f"{field}: no such class; there are {', '.join(offered(base))}")
+        owner = re.findall(r"Problem with given class_path '([\w.]+)'", message)
+        if owner and "is not accepted" in line:
+            known = {class_path(cls): cls for base in self.BASES.values() for cls in subclasses(base)}
+            accepted = ", ".join(inspect.signature(known[owner[-1]]).parameters)
+            line += f"; {owner[-1].rpartition('.')[2]} has {accepted}"
+        raise SettingError(line)
+
+    def _parse_ckpt_path(self) -> None:
+        """Not Lightning's: a checkpoint's settings already stand between the configuration and the flags."""
+
+    def _set_seed(self) -> None:
+        """Nothing global is seeded."""
+
+    # -- the trainer -------------------------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        settings = self._get(self.config_init, "trainer")
+        if not self.model.automatic_optimization and settings["gradient_clip_val"] is not None:
+            raise SettingError("trainer.gradient_clip_val: a search clips by itself; set model.gradient_clip")
+        if settings["fast_dev_run"]:
+            return super().instantiate_trainer(**kwargs)
+        folder = run_folder(Path(settings["default_root_dir"] or "runs"), type(self.model).__name__.lower())
+        kwargs["default_root_dir"] = str(folder)
+        if settings["logger"] is None:
+            kwargs["logger"] = [CSVLogger(str(folder), name="", version=""), wandb_logger(folder, self.model)]
+        if self.command == "fit" and settings["enable_checkpointing"] is not False:
+            checkpoints = folder / "checkpoints"
+            each_epoch = ModelCheckpoint(
+                checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+            )
+            kwargs["callbacks"] = [*(settings["callbacks"] or []), each_epoch, Interruption(checkpoints)]
+        return super().instantiate_trainer(**kwargs)
+
+
+def offered(base: type) -> list[str]:
+    """The names of the classes that a user can choose for a field of this type."""
+    return sorted({cls.__name__ for cls in subclasses(base) if not subclasses(cls)})
+
+
+def checkpoint_settings(path: str) -> str:
+    """The module's and the data's settings in a checkpoint, as the text of a configuration.
+
+    Raises:
+        SettingError: if the file is no checkpoint of this package, or names a class that is not imported.
+    """
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        ours = checkpoint["lightning_nas"]
+        settings = {"model": {"class_path": ours["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}}
+        settings |= {"data": ours["data"]} if "data" in ours else {}
+    except FileNotFoundError:
+        raise SettingError(f"ckpt_path: there is no file {path}") from None
+    except Exception as error:  # whatever a damaged or foreign file raises
+        reason = str(error).partition("\n")[0]
+        raise SettingError(f"ckpt_path: {path} is no checkpoint that can be read ({reason})") from error
+    known = {class_path(cls) for cls in subclasses(Configurable)}
+    foreign = [found for found in _class_paths(settings) if found not in known]
+    if foreign:
+        raise SettingError(f"ckpt_path: {path} needs {foreign[0]}, which is not imported")
+    return json.dumps(settings)
+
+
+def _class_paths(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["class_path"]] if "class_path" in value else []
+        return own + [path for item in value.values() for path in _class_paths(item)]
+    return [path for item in value for path in _class_paths(item)] if isinstance(value, list) else []
+
+
+def run_folder(root: Path, name: str) -> Path:
+    """Makes the first free of ``root/name-1``, ``root/name-2``, …; all processes of one run get the same."""
+    if RUN_FOLDER in os.environ:
+        return Path(os.environ[RUN_FOLDER])
+    root.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = root / f"{name}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        break
+    return folder
+
+
+def wandb_logger(folder: Path, module: NetworkModule) -> WandbLogger:
+    """A W&B run in the run's folder; offline where there is no account, and never a question."""
+    if "WANDB_MODE" not in os.environ and not has_wandb_account():
+        os.environ["WANDB_MODE"] = "offline"
+    os.environ.setdefault("WANDB_SILENT", "true")
+    job = "search" if isinstance(module, Method) else "retrain"
+    return WandbLogger(name=folder.name, save_dir=str(folder), project="lightning_nas", job_type=job)
+
+
+def has_wandb_account() -> bool:
+    """Whether W&B would find a key without asking."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,8 @@
+"""Data modules. They own the sets; what is trained on when is the method's schedule."""
+
+from lightning_nas.data.base import DataModule, Schedule, Stream
+from lightning_nas.data.cifar10 import CIFAR10
+from lightning_nas.data.digits import Digits
+from lightning_nas.data.images import ImageData
+
+__all__ = ["CIFAR10", "DataModule", "Digits", "ImageData", "Schedule", "Stream"]

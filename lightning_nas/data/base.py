@@ -1,0 +1,187 @@
+"""Data modules own *sets* (the weights half, the architecture half, test); a method owns the *schedule*.
+
+A stream is an endless sequence of batches of one set, each batch a pure function of its number. A schedule says which
+batches of which streams a step gets. Both are random access, so a search resumes at any step with the same batches, and
+every rank takes its own share.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_nas.errors import SettingError
+from lightning_nas.seeding import derive_seed
+from lightning_nas.specs import Configurable
+
+
+class Stream(Protocol):
+    """Batches of one set, shuffled anew in every pass."""
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+
+    def get(self, index: int) -> Any:
+        """Batch number ``index`` since the start of training, the same at every call."""
+
+
+Plan = Callable[[int, int], Mapping[str, int]]
+"""``(epoch, step)`` to the batch number that each stream named delivers in this step."""
+
+
+class Schedule:
+    """What a method trains on: for every step a dictionary of batches by stream name.
+
+    Lightning asks for the iterator before it has restored the epoch, so where to begin is read at the first ``next``.
+
+    Args:
+        streams: by name.
+        length: steps of one epoch.
+        position: tells ``(epoch, step)`` of the next step.
+        plan: None: every stream delivers a batch in every step.
+        num_workers: processes that prepare batches; 0: this one.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, Stream],
+        length: int,
+        position: Callable[[], tuple[int, int]],
+        plan: Plan | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        self._batches = _Batches(streams, length, plan)
+        self._length = length
+        self._position = position
+        self._num_workers = num_workers
+
+    def __len__(self) -> int:
+        return self._length
+
+    def get(self, epoch: int, step: int) -> dict[str, Any]:
+        """The batches of one step, by stream."""
+        return self._batches[epoch, step]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, first = self._position()
+        steps = [(epoch, step) for step in range(first, self._length)]
+        if not steps:
+            return
+        yield from DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=steps,  # type: ignore[arg-type]  # any iterable of keys
+            num_workers=self._num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position is the trainer's to restore; here is what must not change between interruption and resuming."""
+        return {"length": self._length, "streams": {name: len(s) for name, s in self._batches.streams.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state != self.state_dict():
+            raise ValueError(
+                f"the checkpoint was made with another schedule ({state}) than this one ({self.state_dict()}); "
+                "resume with the same data, batch size and number of devices"
+            )
+
+
+class _Batches(Dataset):
+    """Random access to the steps of a schedule, for the workers of a ``DataLoader``."""
+
+    def __init__(self, streams: Mapping[str, Stream], length: int, plan: Plan | None) -> None:
+        self.streams = dict(streams)
+        self.length = length
+        self.plan = plan
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, step = key
+        side_by_side = dict.fromkeys(self.streams, epoch * self.length + step)
+        numbers = side_by_side if self.plan is None else self.plan(epoch, step)
+        return {name: self.streams[name].get(number) for name, number in numbers.items()}
+
+
+class Shuffled:
+    """The order of a stream: which of ``size`` examples are in batch ``index`` of this rank.
+
+    Every pass is a new permutation. Batches are full: the few examples left at the end of a pass are left out of it.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < 1 or size < batch_size * world_size:
+            raise SettingError(
+                f"data.batch_size: between 1 and the {size} examples of the set divided by {world_size} devices, "
+                f"got {batch_size}"
+            )
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        return self.size // (self.batch_size * self.world_size)
+
+    def get(self, index: int) -> torch.Tensor:
+        """Positions of the examples, ``(batch_size,)``."""
+        number, batch = divmod(index, len(self))
+        if number != self._pass:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
+            self._pass, self._order = number, torch.randperm(self.size, generator=generator)
+        first = (batch * self.world_size + self.rank) * self.batch_size
+        return self._order[first : first + self.batch_size]
+
+
+class DataModule(Configurable, LightningDataModule):
+    """A data set in three parts: ``weights`` and ``architecture`` share the training data, ``test`` is touched by
+    testing only.
+
+    In a trainer whose module has a ``schedule(data)``, training batches are that schedule's; any other module gets plain
+    shuffled batches of the weights part and validates on the architecture part. A module that trains on everything sets
+    ``validation_part = None``.
+
+    Attributes:
+        inputs: what a network must know of the data, plain numbers (``channels``, ``image_size``, ``num_classes``).
+    """
+
+    inputs: dict[str, int]
+
+    def __init__(self, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        if num_workers < 0:
+            raise SettingError(f"data.num_workers: 0 or more, got {num_workers}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.save_hyperparameters(self.spec["init_args"], logger=False)
+
+    def stream(self, part: str, seed: int) -> Stream:
+        """Training batches of ``weights``, ``architecture`` or ``train`` (both together), for this rank."""
+        raise NotImplementedError
+
+    def evaluation(self, part: str) -> DataLoader:
+        """Each example of a part once, in order, without augmentation."""
+        raise NotImplementedError
+
+    @property
+    def _module(self) -> Any:
+        return None if self.trainer is None else self.trainer.lightning_module
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> Any:
+        schedule = getattr(self._module, "schedule", None)
+        return self.plain_batches() if schedule is None else schedule(self)
+
+    def plain_batches(self) -> DataLoader:
+        """Shuffled training batches for a module that has no schedule."""
+        raise NotImplementedError
+
+    def val_dataloader(self) -> Any:
+        part = getattr(self._module, "validation_part", "architecture")
+        return [] if part is None else self.evaluation(part)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.evaluation("test")

@@ -1,0 +1,62 @@
+"""Handwritten digits that come with scikit-learn: real data without a download."""
+
+import torch
+from torch import Tensor
+
+from lightning_nas.errors import SettingError
+from lightning_nas.data.images import ImageData, Transform
+from lightning_nas.seeding import derive_seed
+
+N_TEST = 360  # a fifth
+
+
+class Digits(ImageData):
+    """1,797 grey images of 8×8 pixels in ten classes (``sklearn.datasets.load_digits``; Alpaydin and Kaynak 1998).
+
+    A fifth is the test part, always the same 360 images: the 1,437 others are divided into the weights part and the
+    architecture part. Training images are shifted by up to one eighth of their size.
+
+    Args:
+        image_size: pixels; other sizes than 8 are interpolated.
+        channels: the grey channel is repeated to as many.
+        batch_size: per device.
+        num_workers: processes that prepare batches; 0: the main process.
+        architecture_share: the part of the training images that the architecture is judged on.
+        split_seed: of the division into weights and architecture part.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 8,
+        channels: int = 1,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        architecture_share: float = 0.5,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, architecture_share, split_seed)
+        if image_size < 8:
+            raise SettingError(f"data.image_size: at least 8, got {image_size}")
+        if channels < 1:
+            raise SettingError(f"data.channels: at least 1, got {channels}")
+        self.inputs = {"channels": channels, "image_size": image_size, "num_classes": 10}
+        self.mean, self.std = [0.305] * channels, [0.376] * channels  # of all pixels of the training images
+
+    def load(self, test: bool) -> tuple[Tensor, Tensor]:
+        from sklearn.datasets import load_digits
+        from torchvision.transforms.v2.functional import resize
+
+        pixels, labels = load_digits(return_X_y=True)
+        generator = torch.Generator().manual_seed(derive_seed("digits", "test"))
+        order = torch.randperm(len(labels), generator=generator)
+        keep = order[:N_TEST] if test else order[N_TEST:]
+        images = torch.from_numpy(pixels).view(-1, 1, 8, 8)[keep] * (255 / 16)
+        size, channels = self.inputs["image_size"], self.inputs["channels"]
+        images = resize(images.round().byte(), [size, size], antialias=True)
+        return images.expand(-1, channels, -1, -1).contiguous(), torch.from_numpy(labels)[keep]
+
+    def augmentation(self) -> Transform:
+        from torchvision.transforms import v2
+
+        size = self.inputs["image_size"]
+        return v2.RandomCrop(size, padding=size // 8)

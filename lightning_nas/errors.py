@@ -1,0 +1,40 @@
+"""The error for what a user gave, and how the parser's long messages become one line."""
+
+import re
+
+_NOISE = re.compile(
+    r"Does not validate against any of the Union|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|"
+    r"Problem with given class_path|Parser key|$"
+)
+
+
+class SettingError(ValueError):
+    """A setting, file or folder that cannot be used. The message names it and says what is accepted.
+
+    The command line prints the message alone; any other exception is a bug and shows where it happened.
+    """
+
+
+def setting_error(error: BaseException | None) -> SettingError | None:
+    """The ``SettingError`` that an exception comes from, if there is one."""
+    while error is not None and not isinstance(error, SettingError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def one_line(message: str) -> str:
+    """``field: what is wrong`` from a message of jsonargparse.
+
+    The parser reports every type that a value failed to be, None included; the useful line is in the middle.
+    """
+    field = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    nested = re.search(r"NestedArg\(key='([^']+)'", message)
+    if nested and field and not field.endswith(nested[1]) and "is not accepted" not in message:
+        field += f".{nested[1]}"
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    lines = [line for line in lines if line and not _NOISE.match(line)] or [message.splitlines()[0]]
+    text = "; ".join(dict.fromkeys(lines))
+    text = re.sub(r"typing\.Literal\[([^\]]*)\]", lambda m: " or ".join(re.findall(r"'([^']*)'", m[1])), text)
+    text = re.sub(r"<class '([\w.]+)'>", lambda m: m[1].rpartition(".")[2], text)
+    text = text.replace("Expected a ", "expected ").replace(". Got value:", ", got")
+    return f"{field}: {text}" if field else text

@@ -1,0 +1,103 @@
+"""The entry point: which command, which configuration files, and errors in one line.
+
+Nothing heavy is imported before it is known what is asked.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from lightning_nas.errors import SettingError, setting_error
+
+TRAINING = ("fit", "validate", "test", "derive")
+USAGE = """\
+usage: python -m lightning_nas COMMAND ...
+
+Neural architecture search as PyTorch Lightning modules.
+
+  fit       a search, or the retraining of what it found   fit --config quickstart/darts.yaml
+  validate  the figures on the validation part             validate --ckpt_path runs/.../last.ckpt
+  test      the figures on the test part                   test --ckpt_path runs/.../last.ckpt
+  derive    architecture.json from a search's checkpoint   derive --ckpt_path runs/.../last.ckpt
+  draw      a picture of an architecture                   draw architecture.json --out cells.svg
+  profile   parameters, FLOPs, activations and latency     profile darts_v2
+  list      methods, spaces, data, configurations, published architectures
+  study     a search against random architectures, retrained alike over seeds
+
+Each has --help. A --config is a file, or the name of a packaged one (see list).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        the exit status: 0, or 2 for wrong input. Interruptions leave as ``SystemExit`` with 130 (Ctrl-C) or 143 (SIGTERM).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else 2
+    try:
+        if argv[0] in TRAINING:
+            from lightning_nas.cli import CommandLine, checkpoint_settings
+
+            argv = packaged_configs(argv)
+            checkpoint = value_of(argv, "--ckpt_path")
+            if checkpoint:
+                # after the configuration files and before the flags, so that flags win over the checkpoint
+                at = max((i + 2 for i, a in enumerate(argv) if a in ("-c", "--config")), default=1)
+                argv[at:at] = ["--config", checkpoint_settings(checkpoint)]
+            CommandLine(argv)
+        else:
+            from lightning_nas.commands import run
+
+            run(argv)
+    except Exception as error:
+        wrong = setting_error(error)
+        if wrong is None:
+            raise
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def value_of(argv: Sequence[str], flag: str) -> str | None:
+    """The last value given to a flag as ``--flag value`` or ``--flag=value``."""
+    values = [after for before, after in zip(argv, argv[1:], strict=False) if before == flag]
+    values += [argument.partition("=")[2] for argument in argv if argument.startswith(f"{flag}=")]
+    return values[-1] if values else None
+
+
+def packaged_configs(argv: Sequence[str]) -> list[str]:
+    """Replaces the names of configurations that are no files by the packaged files of that name."""
+    expanded: list[str] = []
+    for argument in argv:
+        for flag in ("-c", "--config"):
+            if argument.startswith(f"{flag}="):
+                expanded.append(flag)
+                argument = argument.partition("=")[2]
+        expanded.append(find_config(argument) if expanded and expanded[-1] in ("-c", "--config") else argument)
+    return expanded
+
+
+def config_folder() -> Path:
+    """Where the packaged configurations lie: in the installed package, or beside it in a checkout."""
+    packaged = Path(str(resources.files("lightning_nas"))) / "configs"
+    return packaged if packaged.is_dir() else packaged.parent.parent / "configs"
+
+
+def find_config(name: str) -> str:
+    """A file as it is; else the packaged configuration of this name, with or without ``configs/`` before it.
+
+    Raises:
+        SettingError: if there is neither.
+    """
+    if Path(name).is_file():
+        return name
+    packaged = config_folder() / name.removeprefix("configs/")
+    if not packaged.is_file():
+        known = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
+        raise SettingError(f"--config: there is no file {name}, and no packaged one; packaged are {', '.join(known)}")
+    return str(packaged)

@@ -1,0 +1,146 @@
+"""What all search methods share: explicit gradients, streams with carries, and the search network's validation."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from lightning_nas.data import DataModule, Schedule
+from lightning_nas.module import NetworkModule
+from lightning_nas.spaces.base import Architecture, Gates, Space
+from lightning_nas.tasks import Carry, Task
+
+
+class Method(NetworkModule):
+    """A search. A subclass owns what is learnt about architectures and says how gates come from it.
+
+    It implements ``training_step`` (one call per step of its schedule, all of its updates inside), :meth:`gates`,
+    :meth:`best` and ``configure_optimizers``, and may override :meth:`schedule`. All gradients come from
+    ``torch.autograd.grad`` and are applied by :meth:`apply_gradients`, the one place where ranks are averaged.
+
+    Args:
+        space: the search space.
+        task: what a batch costs and how it is scored.
+        network: settings of the space's network by name, such as ``channels`` and ``cells``.
+        inputs: what the network must know of the data; None: asked of the data module.
+        seed: of everything random in the search.
+    """
+
+    validation_part = "architecture"
+
+    def __init__(
+        self,
+        space: Space,
+        task: Task,
+        network: dict[str, Any] | None = None,
+        inputs: dict[str, int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(Space.build(space), "search", Task.build(task), network, inputs, seed)
+        self.automatic_optimization = False
+        self.carries: dict[str, Carry] = {}
+
+    # -- what a method defines ---------------------------------------------------------------------------------------
+
+    def gates(self) -> Gates:
+        """How the network is run for validation, as the search stands."""
+        raise NotImplementedError
+
+    def best(self) -> Architecture:
+        """The architecture that the search would return now."""
+        raise NotImplementedError
+
+    def choice_weights(self) -> list[list[float]] | None:
+        """For each choice the weight of each option, for pictures; None where the method has none."""
+        return None
+
+    def schedule(self, data: DataModule) -> Schedule:
+        """What is trained on: by default a batch of weights and architecture part side by side in every step; one epoch
+        is a pass over the weights part."""
+        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        return Schedule(streams, len(streams["weights"]), self.position, num_workers=data.num_workers)
+
+    # -- what it is given --------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and str(self.trainer.precision) == "16-mixed":
+            raise MisconfigurationException(
+                "trainer.precision: 16-mixed scales the loss, which explicit gradients do not undo; take bf16-mixed"
+            )
+
+    def loss(
+        self,
+        network: Callable[..., Any],
+        gates: Gates,
+        batch: Any,
+        stream: str,
+        metrics: MetricCollection | None = None,
+        advance: bool = False,
+    ) -> Tensor:
+        """The task's loss of the network under ``gates``; ``advance`` keeps the carry for the stream's next batch."""
+        loss, carry = self.task.loss(partial(network, gates=gates), batch, self.carries.get(stream), metrics)
+        if advance:
+            self.carries[stream] = carry
+        return loss
+
+    def apply_gradients(
+        self,
+        optimizer: LightningOptimizer,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        clip: float | None = None,
+        counted: bool = False,
+    ) -> None:
+        """Averages gradients over ranks, clips them together to the norm ``clip`` and takes a step.
+
+        A parameter whose gradient is None on every rank is left alone, weight decay and momentum included. Just
+        ``counted`` steps advance the trainer's global step, so that it counts batches.
+        """
+        for parameter, gradient in zip(parameters, self._reduced(parameters, gradients), strict=True):
+            parameter.grad = gradient
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
+        if counted:
+            optimizer.step()
+        else:
+            optimizer.optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _reduced(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        if self.trainer.world_size == 1:
+            return gradients
+        reduce = self.trainer.strategy.reduce
+        used = reduce(torch.tensor([g is not None for g in gradients], device=self.device).float(), reduce_op="sum")
+        dense = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        flat = reduce(torch.cat([gradient.reshape(-1) for gradient in dense]), reduce_op="mean")
+        parts = flat.split([gradient.numel() for gradient in dense])
+        return [
+            part.view_as(gradient) if n else None
+            for part, gradient, n in zip(parts, dense, used.tolist(), strict=True)
+        ]
+
+    # -- validation of the search network, and checkpoints -------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        # "supernet": these are figures of the shared weights under the current gates, not of a trained architecture
+        loss = self.loss(self.network, self.gates(), batch, "validation", self.val_metrics, advance=True)
+        self.log("val/supernet_loss", loss, sync_dist=True)
+        self.log_dict({f"val/supernet_{name}": metric for name, metric in self.val_metrics.items()}, prog_bar=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self.carries.pop("validation", None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["carries"] = self.carries
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.carries = checkpoint["carries"]

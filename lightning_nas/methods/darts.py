@@ -1,0 +1,242 @@
+"""DARTS: Differentiable Architecture Search (Liu, Simonyan, Yang, ICLR 2019).
+
+Every choice is a softmax over its options with weights ``alphas``. A step first moves the alphas downhill on a batch of
+the architecture part, then the network's weights on a batch of the weights part.
+
+Differs from the released code:
+1. An architecture step leaves BatchNorm's running averages alone.
+2. Pools and their BatchNorm are computed once per state (the same numbers).
+3. The last, smaller batch of a pass is left out.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_nas.methods.base import Method
+from lightning_nas.operations.normalization import batch_statistics
+from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.base import Architecture, Gates, Space
+from lightning_nas.tasks import Task
+
+Weights = Mapping[str, Tensor]
+Loss = Callable[[Weights], Tensor]
+Order = Literal["first", "finite_difference", "exact"]
+
+
+class DARTS(Method):
+    """Softmax-weighted operations, alphas and weights trained in turn.
+
+    Args:
+        space: the search space; any whose network takes weights as gates.
+        task: what a batch costs and how it is scored.
+        network: settings of the space's network by name, such as ``channels`` and ``cells``.
+        inputs: what the network must know of the data; None: asked of the data module.
+        seed: of everything random in the search.
+        order: of the architecture gradient. ``first``: at the weights as they are. Both others differentiate through
+            one step of the weights, ``finite_difference`` by the paper's approximation, ``exact`` by automatic
+            differentiation (several times slower).
+        warmup_epochs: at the start, in which only weights are trained (paper: 0).
+        lr: of the weights, annealed by a cosine to ``lr_min`` over the trainer's ``max_epochs`` (released code).
+        lr_min: where the cosine ends.
+        momentum: of the weights' SGD.
+        weight_decay: of the weights.
+        gradient_clip: largest norm of the weights' gradient; None: not clipped.
+        alphas_lr: of Adam on the alphas.
+        alphas_betas: of Adam on the alphas.
+        alphas_weight_decay: of the alphas.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        task: Task,
+        network: dict[str, Any] | None = None,
+        inputs: dict[str, int] | None = None,
+        seed: int = 0,
+        order: Order = "finite_difference",
+        warmup_epochs: int = 0,
+        lr: float = 0.025,
+        lr_min: float = 0.001,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        gradient_clip: float | None = 5.0,
+        alphas_lr: float = 3e-4,
+        alphas_betas: tuple[float, float] = (0.5, 0.999),
+        alphas_weight_decay: float = 1e-3,
+    ) -> None:
+        super().__init__(space, task, network, inputs, seed)
+        self.order = order
+        self.warmup_epochs = warmup_epochs
+        self.lr, self.lr_min, self.momentum, self.weight_decay = lr, lr_min, momentum, weight_decay
+        self.gradient_clip = gradient_clip
+        self.alphas_lr, self.alphas_betas, self.alphas_weight_decay = alphas_lr, alphas_betas, alphas_weight_decay
+        widest = max(len(choice.options) for choice in self.space.choices)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "alphas"))
+        self.alphas = nn.Parameter(1e-3 * torch.randn(len(self.space.choices), widest, generator=generator))
+        present = [[o < len(choice.options) for o in range(widest)] for choice in self.space.choices]
+        self.register_buffer("present", torch.tensor(present), persistent=False)
+
+    def gates(self) -> Gates:
+        """The softmax of every choice's alphas."""
+        weights = self.alphas.masked_fill(~self.present, -torch.inf).softmax(1)
+        rows = zip(self.space.choices, weights, strict=True)
+        return {choice.name: row[: len(choice.options)] for choice, row in rows}
+
+    def choice_weights(self) -> list[list[float]]:
+        return [gate.detach().tolist() for gate in self.gates().values()]  # type: ignore[union-attr]
+
+    def best(self) -> Architecture:
+        return self.space.derive(self.choice_weights())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[misc]
+        if self.current_epoch >= self.warmup_epochs:
+            loss, gradient = self.architecture_gradient(batch)
+            self.apply_gradients(alphas_optimizer, [self.alphas], [gradient])
+            self.log("train/architecture_loss", loss)
+        parameters = list(self.network.parameters())
+        gates = {name: gate.detach() for name, gate in self.gates().items()}  # type: ignore[union-attr]
+        loss = self.loss(self.network, gates, batch["weights"], "weights", self.train_metrics, advance=True)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        self.apply_gradients(weights_optimizer, parameters, gradients, self.gradient_clip, counted=True)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
+
+    def architecture_gradient(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Loss on the architecture batch and its gradient with respect to the alphas; no state of the network moves."""
+        weights = dict(self.network.named_parameters())
+
+        def loss_on(stream: str) -> Loss:
+            def loss(at: Weights) -> Tensor:
+                def network(*args: Any, **kwargs: Any) -> Any:
+                    return functional_call(self.network, dict(at), args, kwargs)
+
+                with torch.random.fork_rng(devices=self._random_devices):  # all losses of a step see the same dropout
+                    return self.loss(network, self.gates(), batch[stream], stream)
+
+            return loss
+
+        with batch_statistics(self.network):
+            if self.order == "first":
+                loss = self.loss(self.network, self.gates(), batch["architecture"], "architecture")
+                return loss.detach(), torch.autograd.grad(loss, self.alphas)[0]
+            optimizer = self.optimizers()[0]  # type: ignore[index]
+            (settings,) = optimizer.param_groups
+            return unrolled_gradient(
+                loss_on("weights"),
+                loss_on("architecture"),
+                weights,
+                self.alphas,
+                lr=settings["lr"],
+                weight_decay=settings["weight_decay"],
+                velocity={
+                    name: settings["momentum"] * optimizer.state[weight]["momentum_buffer"]
+                    for name, weight in weights.items()
+                    if optimizer.state.get(weight, {}).get("momentum_buffer") is not None
+                },
+                exact=self.order == "exact",
+            )
+
+    @property
+    def _random_devices(self) -> Sequence[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def configure_optimizers(self) -> Any:
+        weights = torch.optim.SGD(
+            self.network.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        alphas = torch.optim.Adam(
+            [self.alphas], self.alphas_lr, tuple(self.alphas_betas), weight_decay=self.alphas_weight_decay
+        )
+        epochs = self.trainer.max_epochs
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(weights, max(1, epochs or 1), self.lr_min)
+        return [weights, alphas], [cosine]
+
+    def on_train_epoch_end(self) -> None:
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        rows = self.choice_weights()
+        entropy = torch.tensor([torch.distributions.Categorical(torch.tensor(row)).entropy() for row in rows]).mean()
+        self.log("arch/entropy", entropy)  # nats, mean over choices
+        names = self.space.to_names(self.best())
+        for kind in sorted({choice.node.partition("/")[0] for choice in self.space.choices}):
+            kept = [option for name, option in names.items() if name.startswith(f"{kind}/") and option != "none"]
+            skips = kept.count("skip_connect")
+            self.log(f"arch/{kind}_skips", float(skips))
+            if 2 * skips > len(kept):
+                warnings.warn(
+                    f"the {kind} cell has collapsed: {skips} of its {len(kept)} edges are skip_connect. Searches that "
+                    "run for long tend to; take an architecture from an earlier epoch, or fewer epochs",
+                    stacklevel=1,
+                )
+
+
+def unrolled_gradient(
+    train_loss: Loss,
+    valid_loss: Loss,
+    weights: Weights,
+    alphas: Tensor,
+    lr: float,
+    weight_decay: float,
+    velocity: Weights,
+    exact: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradient of ``L_val(w′(α), α)`` with respect to α, ``w′ = w − ξ (µ v + ∇_w L_train(w, α) + λ w)``
+    (paper, equations 6 to 8; momentum and weight decay as in the released code).
+
+    Both losses depend on α through their closure. With ``g = ∇_{w′} L_val(w′, α)`` the gradient is
+    ``∇_α L_val(w′, α) − ξ ∇²_{α,w} L_train(w, α) g``. The second term is either exact, or the central difference
+    ``[∇_α L_train(w + ε g) − ∇_α L_train(w − ε g)] / 2ε`` with ``ε = 0.01 / ‖g‖`` (where the paper's text has α in the
+    norm, its code has w′).
+
+    Args:
+        train_loss, valid_loss: the loss at given weights.
+        weights: w, by name.
+        alphas: α.
+        lr: ξ.
+        weight_decay: λ.
+        velocity: µ v by name; where a name is missing it is zero.
+        exact: by automatic differentiation instead of finite differences.
+
+    Returns:
+        ``L_val(w′, α)`` and the gradient, shaped like ``alphas``.
+    """
+    names, values = list(weights), list(weights.values())
+    loss = train_loss(weights)
+    gradients = torch.autograd.grad(loss, values, create_graph=exact, allow_unused=True)
+    used = [name for name, gradient in zip(names, gradients, strict=True) if gradient is not None]
+    gradients = tuple(gradient for gradient in gradients if gradient is not None)
+
+    unrolled = {name: weight.detach() for name, weight in weights.items()}
+    with torch.no_grad():
+        for name, gradient in zip(used, gradients, strict=True):
+            step = gradient + weight_decay * weights[name]
+            unrolled[name] = weights[name] - lr * (step + velocity[name] if name in velocity else step)
+    for name in used:
+        unrolled[name].requires_grad_()
+    value = valid_loss(unrolled)
+    direct, *direction = torch.autograd.grad(value, [alphas, *(unrolled[n] for n in used)], materialize_grads=True)
+
+    if exact:
+        product = sum((gradient * g).sum() for gradient, g in zip(gradients, direction, strict=True))
+        implicit = torch.autograd.grad(product, alphas)[0]
+    else:
+        implicit = finite_difference(train_loss, weights, alphas, dict(zip(used, direction, strict=True)))
+    return value.detach(), direct - lr * implicit
+
+
+def finite_difference(
+    loss: Loss, weights: Weights, alphas: Tensor, direction: Weights, scale: float = 0.01
+) -> Tensor:
+    """``∇²_{α,w} L · direction`` by a central difference of half-width ``ε = scale / ‖direction‖``."""
+    epsilon = scale / torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in direction.values()]))
+    gradients = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            moved = {n: w + sign * epsilon * direction[n] if n in direction else w for n, w in weights.items()}
+        gradients.append(torch.autograd.grad(loss(moved), alphas)[0])
+    return (gradients[0] - gradients[1]) / (2 * epsilon)

@@ -1,0 +1,88 @@
+"""What a search and a retraining share: a network that fits the data, plain hyper-parameters, seeded steps."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lightning_nas.errors import SettingError
+from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.base import Space
+from lightning_nas.specs import Configurable, check_arguments, class_path
+from lightning_nas.tasks import Task
+
+
+class NetworkModule(Configurable, LightningModule):
+    """A ``LightningModule`` around one network.
+
+    The network is built when the data are known: at once if ``inputs`` are given, else from the trainer's data module.
+    All hyper-parameters are plain values, so that a checkpoint loads with ``weights_only=True`` and rebuilds the module.
+
+    Args:
+        space: whose network is built.
+        form: of the network, ``search`` or ``final``.
+        task: what a batch costs and how it is scored.
+        network: settings of the space's network by name, such as ``channels`` and ``cells``.
+        inputs: what the network must know of the data, e.g. ``{channels: 3, image_size: 32, num_classes: 10}``.
+        seed: everything random in a step is seeded from it, the epoch and the step.
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        space: Space,
+        form: str,
+        task: Task,
+        network: dict[str, Any] | None,
+        inputs: dict[str, int] | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.form = form
+        self.task = task
+        self.network_settings = check_arguments(space.network, network or {}, "model.network", skip={"inputs", "form"})
+        self.seed = seed
+        self.save_hyperparameters(self.spec["init_args"])
+        if inputs is not None:
+            self.build_network(inputs)
+
+    def configure_model(self) -> None:
+        if hasattr(self, "network"):
+            return
+        inputs = getattr(self.trainer.datamodule, "inputs", None)  # type: ignore[attr-defined]
+        if inputs is None:
+            raise SettingError(
+                "inputs: the data module does not tell them; pass the network's inputs, "
+                "e.g. inputs={'channels': 3, 'image_size': 32, 'num_classes': 10}"
+            )
+        self.build_network(inputs)
+
+    def build_network(self, inputs: dict[str, int]) -> None:
+        """Builds the network and the metrics for data of this kind."""
+        self.hparams["inputs"] = dict(inputs)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(derive_seed(self.seed, "weights"))
+            self.network = self.space.network(inputs, form=self.form, **self.network_settings)
+        # persistent: a resumed epoch reports the mean over all of its batches
+        self.train_metrics = self.task.metrics(inputs)
+        self.train_metrics.persistent(True)
+        self.val_metrics = self.task.metrics(inputs)
+        self.test_metrics = self.task.metrics(inputs)
+
+    def position(self) -> tuple[int, int]:
+        """Epoch and step that come next."""
+        loop = self.trainer.fit_loop
+        return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        from lightning_nas import __version__
+
+        checkpoint["lightning_nas"] = {"class_path": class_path(type(self)), "version": __version__}
+        if self.trainer.datamodule is not None and isinstance(self.trainer.datamodule, Configurable):  # type: ignore[attr-defined]
+            checkpoint["lightning_nas"]["data"] = self.trainer.datamodule.spec  # type: ignore[attr-defined]
