@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.errors import SettingError
 from lightning_nas.architecture import load_architecture
 from lightning_nas.data import DataModule, Schedule
+from lightning_nas.errors import SettingError
 from lightning_nas.module import NetworkModule
 from lightning_nas.tasks import Task
 

@@ -100,9 +100,7 @@ def _plain(value: Any, name: str) -> Any:
     raise TypeError(f"{name}: a {type(value).__name__} cannot be stored in a checkpoint; pass plain values")
 
 
-def check_arguments(
-    function: Any, arguments: dict[str, Any], field: str, skip: Collection[str] = ()
-) -> dict[str, Any]:
+def check_arguments(function: Any, arguments: dict[str, Any], field: str, skip: Collection[str] = ()) -> dict[str, Any]:
     """Checks plain arguments against a signature, names and types.
 
     Args:
@@ -131,7 +129,9 @@ def check_arguments(
         try:
             checked[name] = parser.parse_object({name: value})[name]
         except ArgumentError as error:
-            raise SettingError(f"{field}.{name}: expected {_say(parameters[name].annotation)}, got {value!r}") from error
+            raise SettingError(
+                f"{field}.{name}: expected {_say(parameters[name].annotation)}, got {value!r}"
+            ) from error
     return checked
 
 

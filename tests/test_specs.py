@@ -3,15 +3,17 @@
 import copy
 import io
 import pickle
-from typing import Any
+import sys
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell, Space
-from lightning_nas.specs import Configurable, class_path
+from lightning_nas.specs import Configurable, check_arguments, class_path, subclasses
 
 
 class Leaf(Configurable):
@@ -148,14 +150,26 @@ def test_a_spec_loads_with_weights_only() -> None:
     assert torch.load(file, weights_only=True) == {"hyper_parameters": spec}
 
 
-@pytest.mark.parametrize("spec", [None, 3, "Leaf", {}, {"init_args": {"size": 1}}, [Leaf(1)]], ids=repr)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        None,
+        3,
+        "Leaf",
+        {},
+        {"init_args": {"size": 1}},
+        [1],
+        *({"class_path": path} for path in (None, 3, "", ["x"], {})),
+    ],
+    ids=repr,
+)
 def test_build_refuses_what_is_no_spec(spec: Any) -> None:
-    with pytest.raises(TypeError, match="expected a Leaf or its spec"):
+    with pytest.raises(SettingError, match="Leaf"):
         Leaf.build(spec)
 
 
 def test_build_refuses_an_object_of_another_class() -> None:
-    with pytest.raises(TypeError, match="expected a Space or its spec"):
+    with pytest.raises(SettingError, match="expected a Space or its spec"):
         Space.build(Leaf(1))  # type: ignore[arg-type]
 
 
@@ -165,14 +179,22 @@ def test_build_refuses_an_object_of_another_class() -> None:
     ids=["sibling", "module", "function", "parent"],
 )
 def test_build_refuses_a_class_that_is_no_subclass(path: str) -> None:
-    with pytest.raises(TypeError, match=f"{path} is no Space"):
+    with pytest.raises(SettingError, match=f"{path} is no Space"):
         Space.build({"class_path": path, "init_args": {}})
+
+
+def test_build_imports_nothing() -> None:
+    """A spec may come from anyone's file, and to import a module is to run it."""
+    assert "this" not in sys.modules
+    with pytest.raises(SettingError, match=r"this\.Space is no Space"):
+        Space.build({"class_path": "this.Space", "init_args": {}})
+    assert "this" not in sys.modules
 
 
 def test_an_unknown_argument_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="sise"):
         Leaf(sise=1)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="sise"):
+    with pytest.raises((TypeError, SettingError), match="sise"):
         Leaf.build({"class_path": f"{__name__}.Leaf", "init_args": {"size": 1, "sise": 1}})
     with pytest.raises(TypeError, match="size"):
         Leaf()  # type: ignore[call-arg]
@@ -210,3 +232,42 @@ def test_a_torch_module_can_be_configurable() -> None:
     assert network.linear.weight.shape == (4, 4)
     assert network.spec["init_args"] == {"width": 4}
     assert set(network.state_dict()) == {"linear.weight", "linear.bias"}  # the arguments are no weights
+
+
+# -- arguments against a signature -----------------------------------------------------------------------------------
+
+
+def settings(
+    inputs: dict[str, int], channels: int = 16, form: Literal["search", "final"] = "search", rate: float = 0.1
+) -> None:
+    """A function as the networks' builders are."""
+
+
+def test_arguments_are_checked_and_converted() -> None:
+    assert check_arguments(settings, {}, "network") == {}
+    checked = check_arguments(settings, {"rate": 1, "form": "final", "channels": 8}, "network", skip={"inputs"})
+    assert checked == {"rate": 1.0, "form": "final", "channels": 8}
+    assert type(checked["rate"]) is float
+    assert check_arguments(Leaf, {"size": 3, "names": ["a"]}, "leaf")["names"] in (("a",), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chanels": 8}, r"^network\.chanels: no such setting; there are channels, form, rate$"),
+        ({"inputs": {"channels": 3}}, r"^network\.inputs: no such setting; there are channels, form, rate$"),
+        ({"channels": "many"}, r"^network\.channels: expected int, got 'many'$"),
+        ({"channels": 8.5}, r"^network\.channels: expected int, got 8.5$"),
+        ({"channels": None}, r"^network\.channels: expected int, got None$"),
+        ({"form": "finall"}, r"^network\.form: expected search or final, got 'finall'$"),
+        ({"rate": [0.1]}, r"^network\.rate: expected float, got \[0\.1\]$"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check_arguments(settings, arguments, "network", skip={"inputs"})
+
+
+def test_subclasses_of_subclasses_are_found() -> None:
+    assert set(subclasses(Base)) == {PassesOn, Fixes}
+    assert {Base, PassesOn, Fixes, Outer.Inner, DARTSCell} < set(subclasses(Configurable))

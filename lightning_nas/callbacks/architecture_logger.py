@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_nas.errors import SettingError
 from lightning_nas.analysis.draw import draw_architecture, draw_weights
+from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import Method
+from lightning_nas.retrain import Retrain
 
 
 class ArchitectureLogger(Callback):
@@ -90,12 +91,18 @@ class ArchitectureLogger(Callback):
         if isinstance(pl_module, Method):
             from lightning_nas.analysis.outcome import conclude
 
-            self._draw(trainer, pl_module, folder / "pictures", "final_")
             outcome = conclude(pl_module, trainer.datamodule, folder, self.n_random)  # type: ignore[attr-defined]
             self._summarise(trainer, dataclasses.asdict(outcome.costs) | outcome.found.metrics)
             print(outcome.describe())
-            print(f"  python -m lightning_nas fit --config {self.retrain_config} "
-                  f"--model.architecture {folder / 'architecture.json'}")
+            print(
+                f"  python -m lightning_nas fit --config {self.retrain_config} "
+                f"--model.architecture {folder / 'architecture.json'}"
+            )
+        elif isinstance(pl_module, Retrain):
+            pl_module.found.save(folder / "architecture.json")
+            draw_architecture(pl_module.found.space, pl_module.found.architecture, folder / "architecture.svg")
+            print("Trained. The figure to report is the test part's, taken once:")
+            print(f"  python -m lightning_nas test --ckpt_path {folder / 'checkpoints' / 'last.ckpt'}")
 
     def _summarise(self, trainer: Trainer, figures: dict[str, Any]) -> None:
         for logger in trainer.loggers:

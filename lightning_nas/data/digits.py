@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightning_nas.errors import SettingError
 from lightning_nas.data.images import ImageData, Transform
+from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
 N_TEST = 360  # a fifth

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_nas.errors import SettingError
 from lightning_nas.data.base import DataModule, Shuffled, Stream
+from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
 Transform = Callable[[Tensor], Tensor]
@@ -51,9 +51,7 @@ class ImageStream:
 
     def get(self, index: int) -> Batch:
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(
-                derive_seed(self.order.seed, "augment", index, self.order.rank)
-            )
+            torch.random.default_generator.manual_seed(derive_seed(self.order.seed, "augment", index, self.order.rank))
             return self.images.__getitems__(self.order.get(index))
 
 

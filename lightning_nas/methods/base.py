@@ -112,9 +112,7 @@ class Method(NetworkModule):
         for parameter in parameters:
             parameter.grad = None
 
-    def _reduced(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
-    ) -> Sequence[Tensor | None]:
+    def _reduced(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self.trainer.world_size == 1:
             return gradients
         reduce = self.trainer.strategy.reduce
@@ -123,8 +121,7 @@ class Method(NetworkModule):
         flat = reduce(torch.cat([gradient.reshape(-1) for gradient in dense]), reduce_op="mean")
         parts = flat.split([gradient.numel() for gradient in dense])
         return [
-            part.view_as(gradient) if n else None
-            for part, gradient, n in zip(parts, dense, used.tolist(), strict=True)
+            part.view_as(gradient) if n else None for part, gradient, n in zip(parts, dense, used.tolist(), strict=True)
         ]
 
     # -- validation of the search network, and checkpoints -------------------------------------------------------------

@@ -229,9 +229,7 @@ def unrolled_gradient(
     return value.detach(), direct - lr * implicit
 
 
-def finite_difference(
-    loss: Loss, weights: Weights, alphas: Tensor, direction: Weights, scale: float = 0.01
-) -> Tensor:
+def finite_difference(loss: Loss, weights: Weights, alphas: Tensor, direction: Weights, scale: float = 0.01) -> Tensor:
     """``∇²_{α,w} L · direction`` by a central difference of half-width ``ε = scale / ‖direction‖``."""
     epsilon = scale / torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in direction.values()]))
     gradients = []

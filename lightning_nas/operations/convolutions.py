@@ -26,9 +26,7 @@ class Separable(nn.Sequential):
     """``sep_conv_k`` without its first ReLU: :class:`Depthwise` twice, the second with stride 1."""
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
-        super().__init__(
-            Depthwise(channels, kernel, stride, affine), nn.ReLU(), Depthwise(channels, kernel, 1, affine)
-        )
+        super().__init__(Depthwise(channels, kernel, stride, affine), nn.ReLU(), Depthwise(channels, kernel, 1, affine))
 
 
 class Conv1x7(nn.Sequential):

@@ -60,7 +60,9 @@ class CellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
-            raise SettingError(f"model.network.channels: an even number is needed, since reductions halve it; got {channels}")
+            raise SettingError(
+                f"model.network.channels: an even number is needed, since reductions halve it; got {channels}"
+            )
         if cells < 1:
             raise SettingError(f"model.network.cells: at least 1, got {cells}")
         for field in ("channels", "image_size", "num_classes"):
@@ -105,9 +107,7 @@ class CellNetwork(nn.Module):
         self.classifier = nn.Linear(last, inputs["num_classes"])
         self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
 
-    def forward(
-        self, x: Tensor, gates: Gates | None = None, drop_path: float = 0.0
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, gates: Gates | None = None, drop_path: float = 0.0) -> Tensor | tuple[Tensor, Tensor]:
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
 
         Args:
@@ -132,7 +132,6 @@ class CellNetwork(nn.Module):
                 auxiliary = self.auxiliary(s1)
         logits = self.classifier(s1.mean((2, 3)))
         return logits if auxiliary is None else (logits, auxiliary)
-
 
     def example(self, batch_size: int = 1) -> Tensor:
         """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""

@@ -40,7 +40,9 @@ class DARTSCell(Space):
             raise SettingError(f"model.space.nodes: between 1 and 16, got {nodes}")
         for operation in operations:
             if operation not in OPERATIONS:
-                raise SettingError(f"model.space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+                raise SettingError(
+                    f"model.space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}"
+                )
         if "none" not in operations or len(operations) < 2:
             raise SettingError("model.space.operations: needs none (an edge that is not kept) and at least one other")
         self.kinds = tuple(kinds)

@@ -130,14 +130,14 @@ def test_random_takes_all_pairs_of_sources_alike() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kinds": ["reduce"]}, r"^kinds: .*got \['reduce'\]"),
-        ({"kinds": ["reduce", "normal"]}, "^kinds: "),
-        ({"kinds": []}, "^kinds: "),
-        ({"nodes": 0}, "^nodes: between 1 and 16, got 0"),
-        ({"nodes": 17}, "^nodes: between 1 and 16, got 17"),
-        ({"operations": ["none", "sepconv"]}, "^operations: no operation 'sepconv'; there are none, max_pool_3x3"),
-        ({"operations": ["skip_connect", "max_pool_3x3"]}, "^operations: needs none"),
-        ({"operations": ["none"]}, "^operations: needs none .* and at least one other"),
+        ({"kinds": ["reduce"]}, r"\bkinds: .*got \['reduce'\]"),
+        ({"kinds": ["reduce", "normal"]}, r"\bkinds: "),
+        ({"kinds": []}, r"\bkinds: "),
+        ({"nodes": 0}, r"\bnodes: between 1 and 16, got 0"),
+        ({"nodes": 17}, r"\bnodes: between 1 and 16, got 17"),
+        ({"operations": ["none", "sepconv"]}, r"\boperations: no operation 'sepconv'; there are none, max_pool_3x3"),
+        ({"operations": ["skip_connect", "max_pool_3x3"]}, r"\boperations: needs none"),
+        ({"operations": ["none"]}, r"\boperations: needs none .* and at least one other"),
         ({"operations": ["none", "skip_connect", "skip_connect"]}, "'skip_connect' occurs more than once"),
     ],
 )
@@ -504,7 +504,7 @@ def test_drop_path_is_for_training_and_keeps_the_expectation() -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     assert torch.equal(network(images), exact)
-    samples = torch.stack([network(images, drop_path=0.3) for _ in range(2000)])
+    samples = torch.stack([network(images, drop_path=0.3) for _ in range(800)])
     error = samples.std(0) / math.sqrt(len(samples))
     assert (error > 0).all()
     assert ((samples.mean(0) - exact).abs() < 4 * error).all()
@@ -583,15 +583,15 @@ def test_imagenet_stem_divides_by_eight() -> None:
 
 @pytest.mark.parametrize("channels", [0, 1, 3, 15, -2])
 def test_odd_channels_are_refused(channels: int) -> None:
-    with pytest.raises(ValueError, match=rf"^network\.channels: an even number is needed.* got {channels}$"):
+    with pytest.raises(ValueError, match=rf"\bnetwork\.channels: an even number is needed.* got {channels}$"):
         DARTSCell().network(CIFAR, channels=channels, cells=3)
 
 
 def test_bad_settings_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"^network\.cells: at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"\bnetwork\.cells: at least 1, got 0"):
         DARTSCell().network(CIFAR, cells=0)
     for field in CIFAR:
-        with pytest.raises(ValueError, match=rf"^inputs\.{field}: missing"):
+        with pytest.raises(ValueError, match=rf"\binputs\.{field}: missing"):
             DARTSCell().network({name: value for name, value in CIFAR.items() if name != field})
 
 
@@ -638,9 +638,9 @@ def test_the_auxiliary_head_reads_the_cell_at_two_thirds() -> None:
 def test_the_auxiliary_head_refuses_maps_below_8(size: int) -> None:
     small = {**CIFAR, "image_size": size}
     left = math.ceil(math.ceil(size / 2) / 2)
-    with pytest.raises(ValueError, match=rf"^network\.auxiliary: .* at least 8×8, here they are {left}×{left}"):
+    with pytest.raises(ValueError, match=rf"\bnetwork\.auxiliary: .* at least 8×8, here they are {left}×{left}"):
         with_auxiliary(DARTSCell(nodes=1), small)
-    with pytest.raises(ValueError, match=r"^network\.auxiliary: .* at least 8×8, here they are 7×7"):
+    with pytest.raises(ValueError, match=r"\bnetwork\.auxiliary: .* at least 8×8, here they are 7×7"):
         with_auxiliary(DARTSCell(["normal"], 1), {**CIFAR, "image_size": 7})
 
 

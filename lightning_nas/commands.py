@@ -1,0 +1,159 @@
+"""The commands that need no trainer: draw, profile, list, study."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning_nas.errors import SettingError, one_line
+
+
+def draw(architecture: str, out: str = "architecture.svg") -> None:
+    """A picture of an architecture.
+
+    Args:
+        architecture: an architecture.json, or the name of a published architecture.
+        out: the picture; its ending says the format: .svg, .png, .pdf or .dot.
+    """
+    from lightning_nas.analysis.draw import draw_architecture
+    from lightning_nas.architecture import load_architecture
+
+    found = load_architecture(architecture)
+    caption = found.method if found.seed is None else f"{found.method}, seed {found.seed}"
+    try:
+        draw_architecture(found.space, found.architecture, out, caption)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"--out: {error}") from error
+    print(out)
+
+
+CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}
+
+
+def profile(
+    architecture: str,
+    network: dict[str, Any] | None = None,
+    inputs: dict[str, int] | None = None,
+    batch_size: int = 1,
+    latency_runs: int = 50,
+    device: str = "cpu",
+) -> None:
+    """Parameters, FLOPs, activations and measured latency of an architecture's network.
+
+    Args:
+        architecture: an architecture.json, or the name of a published architecture.
+        network: settings of the space's network, such as --network.channels 36 --network.cells 20.
+        inputs: what the data are like, such as --inputs.image_size 224; what is not given is CIFAR-10's.
+        batch_size: examples per forward pass whose latency is measured.
+        latency_runs: timed forward passes, of which the median counts; 0: latency is not measured.
+        device: where latency is measured, such as cpu or cuda.
+    """
+    import torch
+
+    from lightning_nas.analysis.profile import profile as measure
+    from lightning_nas.architecture import load_architecture
+    from lightning_nas.specs import check_arguments
+
+    if batch_size < 1 or latency_runs < 0:
+        raise SettingError("--batch_size: at least 1; --latency_runs: 0 or more")
+    found = load_architecture(architecture)
+    space = found.space.restrict(found.architecture)
+    settings = check_arguments(space.network, network or {}, "--network", skip={"inputs", "form"})
+    child = space.network(CIFAR | (inputs or {}), form="final", **settings)
+    try:
+        child = child.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    defaults = inspect.signature(space.network).parameters
+    shown = {n: settings.get(n, p.default) for n, p in defaults.items() if n not in ("inputs", "form")}
+    print(found.space.describe(found.architecture))
+    print("network: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    print()
+    print(measure(child, child.example(batch_size), latency_runs).describe())  # type: ignore[operator]
+
+
+def list_() -> None:
+    """Methods, spaces, data, configurations and published architectures."""
+    from lightning_nas import cli
+    from lightning_nas.main import config_folder
+    from lightning_nas.methods import Method
+    from lightning_nas.spaces import PUBLISHED, Space
+    from lightning_nas.specs import subclasses
+
+    def classes(base: type) -> list[tuple[str, str]]:
+        found = {cls.__name__: cls for cls in subclasses(base)}
+        return [(name, _first_sentence(found[name])) for name in cli.offered(base)]
+
+    configs = sorted(config_folder().rglob("*.yaml"))
+    sections = {
+        "methods": classes(Method),
+        "spaces": classes(Space),
+        "data": classes(cli.DataModule),
+        "configurations": [
+            (str(path.relative_to(config_folder())), path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+            for path in configs
+        ],
+        "published architectures": [(name, build()[2]) for name, build in PUBLISHED.items()],
+    }
+    width = max(len(name) for rows in sections.values() for name, _ in rows)
+    for title, rows in sections.items():
+        print(title)
+        for name, text in rows:
+            print(f"  {name:{width}}  {text}")
+
+
+def _first_sentence(cls: type) -> str:
+    return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+
+
+def study(
+    search: str = "quickstart/darts.yaml",
+    retrain: str = "quickstart/retrain.yaml",
+    seeds: int = 5,
+    folder: str = "runs/study",
+) -> None:
+    """A search against random architectures: for each seed the one that it finds and one drawn at random are retrained
+    alike and tested.
+
+    What is done already in the folder is not done again, so an interrupted study goes on where it stopped.
+
+    Args:
+        search: configuration of the search.
+        retrain: configuration of the retraining, the same for both.
+        seeds: how many; they are 0, 1, ….
+        folder: where the runs and study.csv are written.
+    """
+    from lightning_nas.analysis.study import compare_with_random
+    from lightning_nas.main import find_config
+
+    if seeds < 2:
+        raise SettingError(f"--seeds: at least 2 are needed for a spread, got {seeds}")
+    print(compare_with_random(find_config(search), find_config(retrain), seeds, Path(folder)).describe())
+
+
+COMMANDS = {"draw": draw, "profile": profile, "list": list_, "study": study}
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parses one of the commands and runs it.
+
+    Raises:
+        SettingError: for an unknown command or a wrong argument.
+    """
+    from jsonargparse import ArgumentParser
+
+    if argv[0] not in COMMANDS:
+        raise SettingError(f"there is no command {argv[0]!r}; see python -m lightning_nas --help")
+    command = COMMANDS[argv[0]]
+    parser = ArgumentParser(
+        prog=f"python -m lightning_nas {argv[0]}",
+        description=inspect.cleandoc(command.__doc__ or "").partition("\n\n")[0],
+    )
+    parser.add_function_arguments(command, as_positional=True)
+    parser.error = _refuse  # type: ignore[method-assign]
+    arguments = parser.parse_args(list(argv[1:]))
+    command(**arguments.as_dict())  # type: ignore[operator]
+
+
+def _refuse(message: str, *args: object, **kwargs: object) -> NoReturn:
+    raise SettingError(one_line(message))
