@@ -1,7 +1,7 @@
 """The commands that need no trainer: draw, profile, list, study."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +69,7 @@ def profile(
     print(found.space.describe(found.architecture))
     print("network: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     print()
-    print(measure(child, child.example(batch_size), latency_runs).describe())  # type: ignore[operator]
+    print(measure(child, child.example(batch_size), latency_runs).describe())
 
 
 def list_() -> None:
@@ -131,7 +131,7 @@ def study(
     print(compare_with_random(find_config(search), find_config(retrain), seeds, Path(folder)).describe())
 
 
-COMMANDS = {"draw": draw, "profile": profile, "list": list_, "study": study}
+COMMANDS: dict[str, Callable[..., None]] = {"draw": draw, "profile": profile, "list": list_, "study": study}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_function_arguments(command, as_positional=True)
     parser.error = _refuse  # type: ignore[method-assign]
     arguments = parser.parse_args(list(argv[1:]))
-    command(**arguments.as_dict())  # type: ignore[operator]
+    command(**arguments.as_dict())
 
 
 def _refuse(message: str, *args: object, **kwargs: object) -> NoReturn:

@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is known what is asked.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        the exit status: 0, or 2 for wrong input. Interruptions leave as ``SystemExit`` with 130 (Ctrl-C) or 143 (SIGTERM).
+        the exit status: 0, or 2 for wrong input. Interruptions leave as ``SystemExit`` with 130 (Ctrl-C) or 143
+        (SIGTERM).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def value_of(argv: Sequence[str], flag: str) -> str | None:
     """The last value given to a flag as ``--flag value`` or ``--flag=value``."""
-    values = [after for before, after in zip(argv, argv[1:], strict=False) if before == flag]
+    values = [after for before, after in itertools.pairwise(argv) if before == flag]
     values += [argument.partition("=")[2] for argument in argv if argument.startswith(f"{flag}=")]
     return values[-1] if values else None
 

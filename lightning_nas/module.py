@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
-from lightning_nas.spaces.base import Space
+from lightning_nas.spaces.base import Network, Space
 from lightning_nas.specs import Configurable, check_arguments, class_path
 from lightning_nas.tasks import Task
 
@@ -17,7 +16,8 @@ class NetworkModule(Configurable, LightningModule):
     """A ``LightningModule`` around one network.
 
     The network is built when the data are known: at once if ``inputs`` are given, else from the trainer's data module.
-    All hyper-parameters are plain values, so that a checkpoint loads with ``weights_only=True`` and rebuilds the module.
+    All hyper-parameters are plain values, so that a checkpoint loads with ``weights_only=True`` and rebuilds the
+    module.
 
     Args:
         space: whose network is built.
@@ -28,7 +28,7 @@ class NetworkModule(Configurable, LightningModule):
         seed: everything random in a step is seeded from it, the epoch and the step.
     """
 
-    network: nn.Module
+    network: Network
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class NetworkModule(Configurable, LightningModule):
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next."""
-        loop = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop
         return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -86,7 +86,7 @@ class Retrain(NetworkModule):
     def on_test_epoch_end(self) -> None:
         from lightning_nas.analysis.profile import profile
 
-        figures = profile(self.network, self.network.example())  # type: ignore[operator]
+        figures = profile(self.network, self.network.example())
         self.log_dict({"n_params": float(figures.n_params), "flops": float(figures.flops)})
 
     def configure_optimizers(self) -> Any:

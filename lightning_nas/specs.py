@@ -21,6 +21,8 @@ class Configurable:
     Arguments have to be plain (numbers, strings, booleans, None, lists, dictionaries) or ``Configurable`` themselves.
     """
 
+    _init_args: dict[str, Any]
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         instance = super().__new__(cls)
         # ``object.__setattr__``: a torch module's own needs ``Module.__init__`` to have run
@@ -30,7 +32,7 @@ class Configurable:
     @property
     def spec(self) -> dict[str, Any]:
         """``{"class_path", "init_args"}``, made of plain values only."""
-        init_args = {name: _plain(value, name) for name, value in self._init_args.items()}  # type: ignore[attr-defined]
+        init_args = {name: _plain(value, name) for name, value in self._init_args.items()}
         return {"class_path": class_path(type(self)), "init_args": init_args}
 
     @classmethod
@@ -69,16 +71,17 @@ def class_path(cls: type) -> str:
 
 def subclasses(cls: type) -> list[type]:
     """All imported subclasses, the indirect ones too."""
-    return [sub for direct in cls.__subclasses__() for sub in (direct, *subclasses(direct))]
+    children: list[type] = cls.__subclasses__()
+    return [sub for child in children for sub in (child, *subclasses(child))]
 
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for klass in reversed(cls.__mro__):  # defaults of arguments that reach a parent through **kwargs
         if klass is not Configurable and issubclass(klass, Configurable) and "__init__" in vars(klass):
-            parameters = inspect.signature(klass.__init__).parameters.values()
+            parameters = inspect.signature(vars(klass)["__init__"]).parameters.values()
             values.update({p.name: p.default for p in parameters if p.default is not p.empty})
-    signature = inspect.signature(cls.__init__)
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     bound = signature.bind_partial(None, *args, **kwargs)  # partial: copy and pickle call __new__ without arguments
     for name, value in list(bound.arguments.items())[1:]:
         if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:

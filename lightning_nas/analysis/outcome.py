@@ -50,8 +50,8 @@ class Outcome:
             spread = statistics.stdev(self.random_scores) if n > 1 else 0.0
             better = sum(score < self.score for score in self.random_scores)
             lines.append(
-                f"shared weights: validation {self.score_name} {self.score:.4f}; {n} random architectures under the same "
-                f"weights {mean:.4f} ± {spread:.4f}, {better} of {n} below"
+                f"shared weights: validation {self.score_name} {self.score:.4f}; {n} random architectures under the "
+                f"same weights {mean:.4f} ± {spread:.4f}, {better} of {n} below"
             )
             lines.append("These are figures of shared weights, not of a trained network. For those, retrain:")
         return "\n".join(lines)
@@ -76,7 +76,7 @@ def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
     child = space.restrict(architecture).network(method.network.inputs, form="final", **method.network_settings)
     costs = profile(child, child.example())
     name = method.task.score
-    metrics = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
+    metrics: dict[str, float] = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
     if n_random:
         metrics[f"validation_{name}_shared_weights"] = score
         metrics[f"validation_{name}_shared_weights_random_mean"] = statistics.fmean(random_scores)

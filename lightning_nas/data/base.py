@@ -72,7 +72,7 @@ class Schedule:
         yield from DataLoader(
             self._batches,
             batch_size=None,
-            sampler=steps,  # type: ignore[arg-type]  # any iterable of keys
+            sampler=steps,
             num_workers=self._num_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -137,9 +137,9 @@ class DataModule(Configurable, LightningDataModule):
     """A data set in three parts: ``weights`` and ``architecture`` share the training data, ``test`` is touched by
     testing only.
 
-    In a trainer whose module has a ``schedule(data)``, training batches are that schedule's; any other module gets plain
-    shuffled batches of the weights part and validates on the architecture part. A module that trains on everything sets
-    ``validation_part = None``.
+    In a trainer whose module has a ``schedule(data)``, training batches are that schedule's; any other module gets
+    plain shuffled batches of the weights part and validates on the architecture part. A module that trains on
+    everything sets ``validation_part = None``.
 
     Attributes:
         inputs: what a network must know of the data, plain numbers (``channels``, ``image_size``, ``num_classes``).

@@ -1,12 +1,16 @@
 """CIFAR-10 (Krizhevsky 2009) through torchvision."""
 
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_nas.data.images import ImageData, Transform
+from lightning_nas.errors import SettingError
 
 
 class CIFAR10(ImageData):
@@ -48,12 +52,12 @@ class CIFAR10(ImageData):
 
         if not self.verify:
             if not (self.folder / Archive.base_folder).is_dir():
-                raise FileNotFoundError(f"data.folder: no {Archive.base_folder}/ in {self.folder.absolute()}")
+                raise SettingError(f"data.folder: no {Archive.base_folder}/ in {self.folder.absolute()}")
             return
         try:
             Archive(str(self.folder), download=self.download)
         except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(
+            raise SettingError(
                 f"data.folder: CIFAR-10 is not in {self.folder.absolute()} and could not be downloaded ({error}). "
                 f"Put the published archive {Archive.filename} (MD5 {Archive.tgz_md5}) there and unpack it to "
                 f"{Archive.base_folder}/; for files that were encoded anew also set data.verify to false"
@@ -62,11 +66,30 @@ class CIFAR10(ImageData):
     def load(self, test: bool) -> tuple[Tensor, Tensor]:
         from torchvision.datasets import CIFAR10 as Archive
 
-        archive = _Unverified if not self.verify else Archive
-        data = archive(str(self.folder), train=not test)
-        return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
+        names = [name for name, _ in (Archive.test_list if test else Archive.train_list)]
+        batches = [_read(self.folder / Archive.base_folder / name) for name in names]
+        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
+        return torch.from_numpy(images), torch.tensor([label for batch in batches for label in batch["labels"]])
 
     def augmentation(self) -> Transform:
         from torchvision.transforms import v2
 
         return v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """The published batches are pickles; of those only arrays are read, so that a forged file cannot run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        arrays = {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
+        if (module.partition(".")[0] == "numpy" and name in arrays) or (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return _ArraysOnly(file, encoding="latin1").load()
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
+        raise SettingError(f"data.folder: {path} is no batch of CIFAR-10 ({error})") from error

@@ -74,11 +74,13 @@ class DARTS(Method):
         self.warmup_epochs = warmup_epochs
         self.lr, self.lr_min, self.momentum, self.weight_decay = lr, lr_min, momentum, weight_decay
         self.gradient_clip = gradient_clip
-        self.alphas_lr, self.alphas_betas, self.alphas_weight_decay = alphas_lr, alphas_betas, alphas_weight_decay
+        self.alphas_lr, self.alphas_weight_decay = alphas_lr, alphas_weight_decay
+        self.alphas_betas = (alphas_betas[0], alphas_betas[1])
         widest = max(len(choice.options) for choice in self.space.choices)
         generator = torch.Generator().manual_seed(derive_seed(seed, "alphas"))
         self.alphas = nn.Parameter(1e-3 * torch.randn(len(self.space.choices), widest, generator=generator))
         present = [[o < len(choice.options) for o in range(widest)] for choice in self.space.choices]
+        self.present: Tensor
         self.register_buffer("present", torch.tensor(present), persistent=False)
 
     def gates(self) -> Gates:
@@ -94,7 +96,7 @@ class DARTS(Method):
         return self.space.derive(self.choice_weights())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[misc]
+        weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
         if self.current_epoch >= self.warmup_epochs:
             loss, gradient = self.architecture_gradient(batch)
             self.apply_gradients(alphas_optimizer, [self.alphas], [gradient])
@@ -151,7 +153,7 @@ class DARTS(Method):
             self.network.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
         alphas = torch.optim.Adam(
-            [self.alphas], self.alphas_lr, tuple(self.alphas_betas), weight_decay=self.alphas_weight_decay
+            [self.alphas], self.alphas_lr, self.alphas_betas, weight_decay=self.alphas_weight_decay
         )
         epochs = self.trainer.max_epochs
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(weights, max(1, epochs or 1), self.lr_min)
@@ -222,8 +224,7 @@ def unrolled_gradient(
     direct, *direction = torch.autograd.grad(value, [alphas, *(unrolled[n] for n in used)], materialize_grads=True)
 
     if exact:
-        product = sum((gradient * g).sum() for gradient, g in zip(gradients, direction, strict=True))
-        implicit = torch.autograd.grad(product, alphas)[0]
+        implicit = torch.autograd.grad(gradients, alphas, grad_outputs=direction)[0]
     else:
         implicit = finite_difference(train_loss, weights, alphas, dict(zip(used, direction, strict=True)))
     return value.detach(), direct - lr * implicit

@@ -29,9 +29,8 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def recalibrated(network: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[None]:
-    """Inside, the running averages are the plain means over ``batches`` under ``forward``; then they are what they were.
-
-    The network is in evaluation mode inside. ``forward`` runs the architecture in question on one batch.
+    """Inside, the running averages are the plain means over ``batches`` under ``forward``; afterwards what they
+    were. The network is in evaluation mode inside. ``forward`` runs the architecture in question on one batch.
     """
     norms = batch_norms(network)
     saved = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]

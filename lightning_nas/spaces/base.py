@@ -66,6 +66,26 @@ class _Tables:
     counts: list[list[list[int]]]
 
 
+class Network(nn.Module):
+    """A network in which architectures live. It never stores which one is active: gates are an argument.
+
+    Attributes:
+        space: whose choices were built.
+        inputs: what the data are like, as the network was built for them.
+    """
+
+    space: "Space"
+    inputs: dict[str, int]
+
+    def forward(self, x: Tensor, gates: Gates | None = None) -> Any:
+        """Runs what the gates say; without gates, the one architecture of the space."""
+        raise NotImplementedError
+
+    def example(self, batch_size: int = 1) -> Tensor:
+        """An input of the right shape, on the network's device."""
+        raise NotImplementedError
+
+
 class Space(Configurable):
     """A search space: ordered choices and a rule that says which architectures are legal.
 
@@ -90,7 +110,7 @@ class Space(Configurable):
         """The rule: the state after taking ``option`` (a name) in ``state``, or None where that is illegal."""
         return state
 
-    def network(self, inputs: dict[str, int], **settings: Any) -> nn.Module:
+    def network(self, inputs: dict[str, int], **settings: Any) -> Network:
         """The network in which this space's architectures live, ``forward(x, gates)``.
 
         It is built with the options that the space has: a space restricted to one architecture gives the child.
@@ -198,10 +218,10 @@ class Space(Configurable):
         """The architecture of this rank in lexicographic order."""
         drawn, state = [], 0
         for rows, counts in zip(self._tables.next, self._tables.counts, strict=True):
-            for option, count in enumerate(counts[state]):
-                if rank < count:
-                    break
-                rank -= count
+            option = 0
+            while rank >= counts[state][option]:
+                rank -= counts[state][option]
+                option += 1
             drawn.append(option)
             state = _reachable(rows[state][option])
         return tuple(drawn)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, ReLUConvBN
-from lightning_nas.spaces.base import Gates, Resolved, Space
+from lightning_nas.spaces.base import Gates, Network, Resolved, Space
 
 Form = Literal["search", "final"]
 """``search``: BatchNorm without scale and shift, pools normalised. ``final``: the network to train and report."""
@@ -29,7 +29,7 @@ class Cell(nn.Module):
         raise NotImplementedError
 
 
-class CellNetwork(nn.Module):
+class CellNetwork(Network):
     """Stem, cells, global average pool, linear (Liu et al. 2019, released code; Zoph et al. 2018 for the idea).
 
     Reduction cells stand at a third and at two thirds of the depth and double the channels.
@@ -60,9 +60,7 @@ class CellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
-            raise SettingError(
-                f"model.network.channels: an even number is needed, since reductions halve it; got {channels}"
-            )
+            raise SettingError(f"model.network.channels: an even number, since it is divided by two; got {channels}")
         if cells < 1:
             raise SettingError(f"model.network.cells: at least 1, got {cells}")
         for field in ("channels", "image_size", "num_classes"):
@@ -100,8 +98,8 @@ class CellNetwork(nn.Module):
             pool_stride, least = (3, 8) if stem == "cifar" else (2, 7)
             if size_at_auxiliary < least:
                 raise SettingError(
-                    f"model.network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here they "
-                    f"are {size_at_auxiliary}×{size_at_auxiliary}; set it to false or take larger images"
+                    f"model.network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
+                    f"they are {size_at_auxiliary}×{size_at_auxiliary}; set it to false or take larger images"
                 )
             self.auxiliary = AuxiliaryHead(width_at_auxiliary, inputs["num_classes"], pool_stride)
         self.classifier = nn.Linear(last, inputs["num_classes"])

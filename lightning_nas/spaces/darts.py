@@ -105,7 +105,7 @@ class DARTSCell(Space):
     def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
         names = self.to_names(architecture)
         label = {0: "cell k-2", 1: "cell k-1"} | {node: str(node) for node in range(2, self.nodes + 2)}
-        graphs = {}
+        graphs: dict[str, list[tuple[str, str, str]]] = {}
         for kind in self.kinds:
             edges = [
                 (label[source], label[node], names[f"{kind}/{source}->{node}"])
@@ -116,7 +116,7 @@ class DARTSCell(Space):
             graphs[kind] = [edge for edge in edges if edge[2] != "none"] + outputs
         return graphs
 
-    def network(
+    def network(  # type: ignore[override]  # each space names the settings of its own network
         self,
         inputs: dict[str, int],
         channels: int = 16,
@@ -169,24 +169,22 @@ class EdgeCell(Cell):
         self.preprocess = nn.ModuleList(
             [preprocess(before_last, channels, after_reduction, affine), preprocess(last, channels, False, affine)]
         )
-        self.views = nn.ModuleList(nn.ModuleDict() for _ in range(nodes + 1))  # the last node has no reader
+        self.views = nn.ModuleDict()
         self.edges = nn.ModuleDict()
         self.leaving: list[list[tuple[str, int]]] = [[] for _ in range(nodes + 1)]  # source: (choice, node)
         for choice in choices:
             (source,), node = choice.sources, int(choice.node.rpartition("/")[2])
             self.leaving[source].append((choice.name, node))
-            bodies = nn.ModuleDict()
             for option in choice.options:
                 operation, stride = OPERATIONS[option], self._stride(source)
                 if operation is None:
                     continue
                 view = operation.view(stride)
-                if view.name not in self.views[source]:
-                    self.views[source][view.name] = view.build(channels, stride, affine)
+                if f"{source}/{view.name}" not in self.views:
+                    self.views[f"{source}/{view.name}"] = view.build(channels, stride, affine)
                 body = operation.body(channels, stride, affine)
                 if body is not None:
-                    bodies[option] = body
-            self.edges[choice.name] = bodies
+                    self.edges[f"{choice.name}/{option}"] = body
 
     def _stride(self, source: int) -> int:
         return 2 if self.reduction and source < 2 else 1
@@ -215,9 +213,9 @@ class EdgeCell(Cell):
         stride = self._stride(source)
         view = operation.view(stride).name
         if view not in seen:
-            seen[view] = self.views[source][view](state)
-        bodies = self.edges[name]
-        out = bodies[option](seen[view]) if option in bodies else seen[view]
+            seen[view] = self.views[f"{source}/{view}"](state)
+        body = f"{name}/{option}"
+        out = self.edges[body](seen[view]) if body in self.edges else seen[view]
         return out if view == "state" else drop_path(out, probability)  # the identity is never dropped
 
     def _concatenate(self, states: list[Tensor | None]) -> Tensor:
