@@ -77,6 +77,9 @@ class NetworkModule(Configurable, LightningModule):
         loop: Any = self.trainer.fit_loop
         return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
 
+    def on_train_epoch_start(self) -> None:
+        self.train_metrics.reset()  # a checkpoint from the end of an epoch holds that epoch's
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank))
 

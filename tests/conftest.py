@@ -1,10 +1,14 @@
+import os
+
 import pytest
 import torch
 
-# The networks in the tests are tiny: a second thread costs more than it brings, above all where cores are shared.
-torch.set_num_threads(1)
+# Nothing here needs an account or a network.
+os.environ["WANDB_MODE"] = "disabled"
+os.environ.pop("WANDB_API_KEY", None)
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+def one_thread():
+    """Small computations, often several tests at once: threads would only wait for each other."""
+    torch.set_num_threads(1)

@@ -3,33 +3,29 @@
 Pictures are drawn without pyplot, so there is no global state and no window, and a file is never left half-written.
 """
 
-import dataclasses
 import io
-import itertools
 import math
 import os
 import textwrap
-from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
+from lightning_nas.analysis.layout import FONT, Edges, Layout, roles, text_width
 from lightning_nas.spaces.base import Architecture, Choice, Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Edges = Sequence[tuple[str, str, str]]
-"""A graph's edges: from, to, label."""
-
 _FORMATS = (".svg", ".png", ".pdf")
-_FONT, _TITLE = 9.0, 11.0  # points
+_TITLE = 11.0  # points, as all lengths of a drawn graph
+_MARGIN = 12.0
+_PAGE = 760.0
 _STYLE: list[str | Path | dict[str, Any]] = [
     "default",
     {
-        "font.size": _FONT,
+        "font.size": FONT,
         "text.parse_math": False,  # a $ in a name is just that
         "svg.fonttype": "none",  # text stays text: to search, to edit
         "svg.hashsalt": "lightning_nas",  # the same picture has the same bytes
@@ -43,11 +39,6 @@ _FILL = {"input": "#cfe8cf", "node": "#d5e5f5", "output": "#f7e8bd"}
 _OUTLINE = {"input": "#6a9f6a", "node": "#6c93b8", "output": "#bb9c45"}
 _OPERATIONS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#b5a24f", "#64b5cd")
 _UNLABELLED = "#8a8f98"
-
-# All lengths of a drawn graph are points, 1/72 inch.
-_SPACING = 8.0
-_MARGIN = 12.0
-_PAGE = 760.0
 
 
 # -- architectures ---------------------------------------------------------------------------------------------------
@@ -89,7 +80,7 @@ def _dot(graphs: Mapping[str, Edges], caption: str) -> str:
     lines = ["digraph {", "  rankdir=LR;", f"  label={quote(caption)};", '  node [shape=box, style="rounded,filled"];']
     for k, (cell, edges) in enumerate(graphs.items()):
         lines += [f'  subgraph "cluster_{k}" {{', f"    label={quote(cell)};"]
-        for state, role in _roles(edges).items():
+        for state, role in roles(edges).items():
             lines.append(f'    {quote(f"{cell}/{state}")} [label={quote(state)}, fillcolor="{_FILL[role]}"];')
         for source, target, label in edges:
             ends = f"{quote(f'{cell}/{source}')} -> {quote(f'{cell}/{target}')}"
@@ -98,221 +89,15 @@ def _dot(graphs: Mapping[str, Edges], caption: str) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def _roles(edges: Edges) -> dict[str, str]:
-    """For each state, in order of appearance, whether it is an ``input``, a ``node`` or an ``output``."""
-    sources, targets = {source for source, _, _ in edges}, {target for _, target, _ in edges}
-    states = dict.fromkeys(state for edge in edges for state in edge[:2])
-    return {s: "input" if s not in targets else "output" if s not in sources else "node" for s in states}
-
-
-@dataclasses.dataclass(eq=False)
-class _Item:
-    """What takes room in a column: the box of a state, the label of an edge, or (no text) an edge that passes.
-
-    ``y`` is its centre, downwards.
-    """
-
-    text: str
-    role: str
-    height: float
-    column: int
-    y: float = 0.0
-    left: list["_Link"] = dataclasses.field(default_factory=list)
-    right: list["_Link"] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(eq=False)
-class _Link:
-    """A piece of an edge, from one column to the next; ``start`` and ``end`` are its ends' distances below the items'
-    centres."""
-
-    source: _Item
-    target: _Item
-    start: float = 0.0
-    end: float = 0.0
-
-    @property
-    def drop(self) -> float:
-        """How much lower it ends than it starts."""
-        return self.target.y + self.end - self.source.y - self.start
-
-    @property
-    def stiffness(self) -> float:
-        """The weight of the squared drop. Divided by the drop, it makes the sum that of absolute drops, whose minimum
-        has few bends; long edges weigh more."""
-        return (4.0 if "bend" in (self.source.role, self.target.role) else 1.0) / max(1.0, abs(self.drop))
-
-
-class _Layout:
-    """A layered drawing of a graph (Sugiyama, Tagawa, Toda 1981).
-
-    States stand in columns by the longest path from the inputs, labels in columns between them. An edge that passes a
-    column takes a place there like everything else, so that no edge ever touches a box or another's label, and
-    parallel edges run apart.
-    """
-
-    def __init__(self, edges: Edges) -> None:
-        import networkx
-
-        graph = networkx.MultiDiGraph((source, target) for source, target, _ in edges)
-        layers = list(networkx.topological_generations(graph))
-        self.columns: list[list[_Item]] = [[] for _ in range(max(0, 2 * len(layers) - 1))]
-        column = {state: 2 * k for k, layer in enumerate(layers) for state in layer}
-        states = {}
-        for state, role in _roles(edges).items():
-            height = max(28.0, 12.0 + 8.0 * max(graph.in_degree(state), graph.out_degree(state)))
-            states[state] = self._add(state, role, height, column[state])
-        labels: dict[int, _Item] = {}
-        # Short edges have no choice where their label goes; long ones take the emptiest gap.
-        for k in sorted(range(len(edges)), key=lambda k: column[edges[k][1]] - column[edges[k][0]]):
-            source, target, label = edges[k]
-            if label:
-                gaps = range(column[source] + 1, column[target], 2)
-                labels[k] = self._add(label, "label", 12.0, min(gaps, key=lambda gap: len(self.columns[gap])))
-        taken = [k for k, items in enumerate(self.columns) if items]  # a gap without any label is no column
-        self.routes: list[list[_Link]] = []
-        for k, (source, target, _) in enumerate(edges):
-            chain = [states[source]]
-            for passed in taken:
-                if column[source] < passed < column[target]:
-                    own = k in labels and labels[k].column == passed
-                    chain.append(labels[k] if own else self._add("", "bend", 4.0, passed))
-            links = [_Link(left, right) for left, right in itertools.pairwise([*chain, states[target]])]
-            for link in links:
-                link.source.right.append(link)
-                link.target.left.append(link)
-            self.routes.append(links)
-        self.columns = [self.columns[k] for k in taken]
-        for k, items in enumerate(self.columns):
-            for item in items:
-                item.column = k
-        self._order(list(states.values()))
-        self._place_vertically()
-        self._place_horizontally()
-
-    def _add(self, text: str, role: str, height: float, column: int) -> _Item:
-        item = _Item(text, role, height, column)
-        self.columns[column].append(item)
-        return item
-
-    def _order(self, states: Sequence[_Item]) -> None:
-        """Few crossings: items move to the mean place of their neighbours, from several starts; the best order wins.
-
-        Turned upside down it is as good. Then the one stays in which more states of a column stand in order.
-        """
-        best, fewest = [list(column) for column in self.columns], self._crossings()
-        rng = Random(0)
-        for start in range(24):
-            if start:
-                for column in self.columns:
-                    rng.shuffle(column)
-            for sweep in range(6):
-                forward = sweep % 2 == 0
-                for before, column in itertools.pairwise(self.columns if forward else self.columns[::-1]):
-                    place = {item: k for k, item in enumerate(before)}
-                    means = {}
-                    for k, item in enumerate(column):
-                        links = item.left if forward else item.right
-                        near = [place[link.source if forward else link.target] for link in links]
-                        means[item] = sum(near) / len(near) if near else k
-                    column.sort(key=means.__getitem__)
-                crossings = self._crossings()
-                if crossings < fewest:
-                    best, fewest = [list(column) for column in self.columns], crossings
-        pairs = [pair for column in best for pair in itertools.combinations(filter(states.__contains__, column), 2)]
-        turned = sum(states.index(upper) > states.index(lower) for upper, lower in pairs) > len(pairs) / 2
-        self.columns = [column[::-1] for column in best] if turned else best
-
-    def _crossings(self) -> int:
-        crossings = 0
-        for left, right in itertools.pairwise(self.columns):
-            place = {item: k for k, item in enumerate(right)}
-            seen: list[int] = []
-            for item in left:
-                ends = sorted(place[link.target] for link in item.right)
-                crossings += sum(len(seen) - bisect_right(seen, end) for end in ends)
-                for end in ends:
-                    insort(seen, end)
-        return crossings
-
-    def _place_vertically(self) -> None:
-        """Straight edges: every item moves to the mean height to which its neighbours pull it, over and over."""
-        place = {item: k for column in self.columns for k, item in enumerate(column)}
-        for item in place:
-            item.left.sort(key=lambda link: place[link.source])
-            item.right.sort(key=lambda link: place[link.target])
-            for k, link in enumerate(item.right):
-                link.start = 8.0 * (k - (len(item.right) - 1) / 2)
-            for k, link in enumerate(item.left):
-                link.end = 8.0 * (k - (len(item.left) - 1) / 2)
-        for sweep in range(102):
-            for column in self.columns if sweep % 2 == 0 else self.columns[::-1]:
-                wanted, weights = [], []
-                for item in column:
-                    pulls = [(item.y - link.drop, link.stiffness) for link in item.left]
-                    pulls += [(item.y + link.drop, link.stiffness) for link in item.right]
-                    weights.append(sum(weight for _, weight in pulls))
-                    wanted.append(sum(y * weight for y, weight in pulls) / weights[-1])
-                for item, y in zip(column, _apart(wanted, weights, [item.height for item in column]), strict=True):
-                    # At last what is nearly straight becomes straight. Rounding keeps the distances, since all heights
-                    # are 4, 12, 20, ...
-                    item.y = y if sweep < 100 else 4.0 * math.floor(y / 4 + 0.5)
-        top = min((item.y - item.height / 2 for item in place), default=0.0)
-        for item in place:
-            item.y -= top
-        self.height = max((item.y + item.height / 2 for item in place), default=0.0)
-
-    def _place_horizontally(self) -> None:
-        """The left and right end of each column. The steeper the edges between two columns, the wider their gap."""
-        self.ends: list[tuple[float, float]] = []
-        self.width = 0.0
-        for k, column in enumerate(self.columns):
-            if k:
-                drops = [abs(link.drop) for item in column for link in item.left]
-                self.width += min(60.0, max(18.0, 0.5 * max(drops)))
-            room = max(_text_width(item.text, _FONT) for item in column)
-            room += 16 * any(item.role in _FILL for item in column)
-            self.ends.append((self.width, self.width + room))
-            self.width += room
-
-
-def _apart(wanted: Sequence[float], weights: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """The nearest positions, in weighted least squares, at which the items keep their order and do not overlap.
-
-    Less what stands above an item this is a regression under ``y[0] <= y[1] <= ...``; pooling neighbours that are in
-    the wrong order solves it.
-    """
-    above = [0.0]
-    for upper, lower in itertools.pairwise(heights):
-        above.append(above[-1] + (upper + lower) / 2 + _SPACING)
-    pools: list[tuple[float, float, int]] = []  # mean, weight, members
-    for y, weight, offset in zip(wanted, weights, above, strict=True):
-        pool = (y - offset, weight, 1)
-        while pools and pools[-1][0] > pool[0]:
-            mean, more, members = pools.pop()
-            total = more + pool[1]
-            pool = ((mean * more + pool[0] * pool[1]) / total, total, members + pool[2])
-        pools.append(pool)
-    means = [mean for mean, _, members in pools for _ in range(members)]
-    return [mean + offset for mean, offset in zip(means, above, strict=True)]
-
-
-def _text_width(text: str, size: float) -> float:
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0]
-
-
 def _figure(graphs: Mapping[str, Edges], caption: str, options: Sequence[str]) -> "Figure":
     """All cells in rows as wide as a page, unless a cell alone is wider."""
     from matplotlib.figure import Figure
 
-    places: list[tuple[float, float, str, _Layout]] = []
+    places: list[tuple[float, float, str, Layout]] = []
     x = y = row = width = 0.0
     for name, edges in graphs.items():
-        layout = _Layout(edges)
-        room = max(layout.width, _text_width(name, _TITLE) * 1.2)
+        layout = Layout(edges)
+        room = max(layout.width, text_width(name, _TITLE) * 1.2)
         if x and x + room > _PAGE:
             x, y, row = 0.0, y + row + 24.0, 0.0
         places.append((x, y, name, layout))
@@ -320,7 +105,7 @@ def _figure(graphs: Mapping[str, Edges], caption: str, options: Sequence[str]) -
         x += room + 44.0
     height = y + row
     lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, max(40, int(width / 5)))]
-    width = max([width, *(_text_width(line, _FONT) for line in lines)]) + 2 * _MARGIN
+    width = max([width, *(text_width(line) for line in lines)]) + 2 * _MARGIN
     below = len(lines) * 13.0 + 12.0 if lines else 0.0
     figure = Figure(figsize=(width / 72, (height + below + 2 * _MARGIN) / 72))
     axes = figure.add_axes(
@@ -336,7 +121,7 @@ def _figure(graphs: Mapping[str, Edges], caption: str, options: Sequence[str]) -
     return figure
 
 
-def _draw_layout(axes: "Axes", layout: _Layout, x: float, y: float, options: Sequence[str]) -> None:
+def _draw_layout(axes: "Axes", layout: Layout, x: float, y: float, options: Sequence[str]) -> None:
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.path import Path as Curve
 

@@ -164,15 +164,23 @@ class DARTS(Method):
         rows = self.choice_weights()
         entropy = torch.tensor([torch.distributions.Categorical(torch.tensor(row)).entropy() for row in rows]).mean()
         self.log("arch/entropy", entropy)  # nats, mean over choices
-        names = self.space.to_names(self.best())
-        for kind in sorted({choice.node.partition("/")[0] for choice in self.space.choices}):
-            kept = [option for name, option in names.items() if name.startswith(f"{kind}/") and option != "none"]
-            skips = kept.count("skip_connect")
-            self.log(f"arch/{kind}_skips", float(skips))
-            if 2 * skips > len(kept):
+        self._log_skips(rows)
+
+    def _log_skips(self, rows: list[list[float]]) -> None:
+        """Counts identity edges, and warns where they have taken a cell over (not where alphas are still about even)."""
+        kept: dict[str, list[bool]] = {}  # by kind of cell, for each edge whether it is a clear skip
+        skips: dict[str, int] = {}
+        for choice, option, row in zip(self.space.choices, self.best(), rows, strict=True):
+            kind, name = choice.node.partition("/")[0], choice.options[option]
+            if name != "none":
+                skips[kind] = skips.get(kind, 0) + (name == "skip_connect")
+                kept.setdefault(kind, []).append(name == "skip_connect" and row[option] > 1.5 / len(row))
+        for kind, clear in kept.items():
+            self.log(f"arch/{kind}_skips", float(skips[kind]))
+            if 2 * sum(clear) > len(clear):
                 warnings.warn(
-                    f"the {kind} cell has collapsed: {skips} of its {len(kept)} edges are skip_connect. Searches that "
-                    "run for long tend to; take an architecture from an earlier epoch, or fewer epochs",
+                    f"the {kind} cell has collapsed: {sum(clear)} of its {len(clear)} edges are skip_connect, as searches "
+                    "that run for long tend to; search for fewer epochs, or look for an earlier cell in architectures.csv",
                     stacklevel=1,
                 )
 

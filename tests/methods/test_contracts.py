@@ -1,0 +1,236 @@
+"""What every method promises."""
+
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_nas.callbacks import Interruption
+from lightning_nas.methods import DARTS, Method
+from lightning_nas.spaces import DARTSCell
+from lightning_nas.tasks import ImageClassification
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import METHODS, ONE_SHOT, SMALL, Planted, digits, trainer
+
+
+def snapshot(method):
+    return {name: value.clone() for name, value in method.state_dict().items() if "metrics" not in name}
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_update_changes_its_own_side_alone(name, monkeypatch):
+    method = METHODS[name](**SMALL)
+    apply, seen = Method.apply_gradients, []
+
+    def spy(self, optimizer, parameters, gradients, clip=None, counted=False):
+        carries = dict(self.carries)
+        apply(self, optimizer, parameters, gradients, clip, counted)
+        now = snapshot(self)
+        seen.append((counted, changed(self.before, now), carries == self.carries_before))
+        self.before, self.carries_before = now, dict(self.carries)
+
+    def start(self, batch, batch_idx):
+        self.before, self.carries_before = snapshot(self), dict(self.carries)
+
+    monkeypatch.setattr(Method, "apply_gradients", spy)
+    monkeypatch.setattr(type(method), "on_train_batch_start", start)
+    trainer(max_epochs=2).fit(method, digits())
+
+    weight_steps = [names for counted, names, _ in seen if counted]
+    architecture_steps = [names for counted, names, _ in seen if not counted]
+    assert len(weight_steps) == 10
+    assert len(architecture_steps) == (5 if "warmup" in name else 10)
+    for names in weight_steps:
+        assert names
+        assert all(changed_name.startswith("network.") for changed_name in names)
+    for names in architecture_steps:
+        assert names
+        assert not any(changed_name.startswith("network.") for changed_name in names)  # buffers included
+    assert all(carries_equal for counted, _, carries_equal in seen if not counted)
+
+
+class Stop(pl.Callback):
+    """Sends SIGTERM in the middle of a step."""
+
+    def __init__(self, epoch, batch):
+        self.at = (epoch, batch)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def final(method, run):
+    optimizers = [optimizer.state_dict() for optimizer in run.optimizers]
+    metrics = {k: float(v) for k, v in run.callback_metrics.items() if "loss" not in k}  # losses: means since resuming
+    return method.state_dict(), optimizers, metrics
+
+
+def assert_same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    finals = {}
+
+    def get(name):
+        if name not in finals:
+            torch.set_num_threads(1)
+            method, run = METHODS[name](**SMALL), trainer(max_epochs=3)
+            run.fit(method, digits())
+            finals[name] = final(method, run)
+        return finals[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("epoch", "batch", "workers"), [(0, 0, 0), (0, 4, 0), (1, 2, 0), (1, 2, 2), (2, 3, 0)])
+def test_interrupted_and_resumed_is_uninterrupted(name, epoch, batch, workers, tmp_path, uninterrupted):
+    stopped = trainer(max_epochs=3, callbacks=[Stop(epoch, batch), Interruption(tmp_path)])
+    with pytest.raises(SystemExit) as exit_:
+        stopped.fit(METHODS[name](**SMALL), digits(workers))
+    assert exit_.value.code == 143
+
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["space"]["class_path"] == "lightning_nas.spaces.DARTSCell"
+    method = type(METHODS[name]()).load_from_checkpoint(tmp_path / "last.ckpt")
+    assert_same(method.state_dict(), content["state_dict"])
+
+    resumed = trainer(max_epochs=3)
+    resumed.fit(method, digits(workers), ckpt_path=tmp_path / "last.ckpt")
+    assert_same(final(method, resumed), uninterrupted(name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resumed_from_the_end_of_an_epoch(name, tmp_path, uninterrupted):
+    each_epoch = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    trainer(max_epochs=3, callbacks=[each_epoch], enable_checkpointing=True).fit(METHODS[name](**SMALL), digits())
+    method, resumed = METHODS[name](**SMALL), trainer(max_epochs=3)
+    resumed.fit(method, digits(), ckpt_path=tmp_path / "epoch=1.ckpt")
+    assert_same(final(method, resumed), uninterrupted(name))
+
+
+def test_another_schedule_is_refused_on_resuming(tmp_path):
+    stopped = trainer(callbacks=[Stop(0, 1), Interruption(tmp_path)])
+    with pytest.raises(SystemExit):
+        stopped.fit(METHODS["darts-first"](**SMALL), digits())
+    other = digits()
+    other.batch_size = 64
+    with pytest.raises(ValueError, match="another schedule"):
+        trainer().fit(METHODS["darts-first"](**SMALL), other, ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_seed_decides_the_search():
+    def run(seed):
+        method = METHODS["darts-first"](**SMALL, seed=seed)
+        trainer(max_epochs=1).fit(method, digits())
+        return method.state_dict()
+
+    assert_same(run(1), run(1))
+    assert not torch.equal(run(1)["alphas"], run(2)["alphas"])
+
+
+TWO_RANKS = """
+import sys, torch
+import torch.distributed as dist
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from conftest import METHODS, SMALL, digits, trainer
+
+torch.set_num_threads(1)
+method = METHODS[{name!r}](**SMALL)
+run = trainer(strategy="ddp", devices=2, max_epochs=2)
+run.fit(method, digits())
+state = {{k: v for k, v in method.state_dict().items() if "running" not in k and "tracked" not in k}}
+state["architecture"] = torch.tensor(method.best())
+torch.save(state, Path({folder!r}) / f"rank-{{run.global_rank}}.pt")
+state = {{"batches": torch.stack([method.schedule(run.datamodule).get(0, 0)["weights"][1]])}}
+torch.save(state, Path({folder!r}) / f"data-{{run.global_rank}}.pt")
+"""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_ranks_end_equal(name, tmp_path):
+    import subprocess
+
+    script = tmp_path / "two_ranks.py"
+    script.write_text(
+        textwrap.dedent(TWO_RANKS.format(tests=str(Path(__file__).parent), name=name, folder=str(tmp_path)))
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_same(
+        {k: v for k, v in first.items() if "metrics" not in k}, {k: v for k, v in second.items() if "metrics" not in k}
+    )
+    data = [torch.load(tmp_path / f"data-{rank}.pt", weights_only=True)["batches"] for rank in (0, 1)]
+    assert not torch.equal(*data)  # each rank has its own examples
+
+
+@pytest.mark.parametrize("name", ONE_SHOT)
+def test_planted_task(name):
+    # Among skip, max-pool and a wide convolution just the last can tell the classes apart. By chance the strongest
+    # option of an architecture is the right one in a third of the seeds.
+    for seed in range(3):
+        method = DARTS(
+            DARTSCell(kinds=["normal"], nodes=1, operations=("none", "skip_connect", "max_pool_3x3", "dil_conv_5x5")),
+            ImageClassification(),
+            {"channels": 8, "cells": 2},
+            seed=seed,
+            lr=0.05,
+            alphas_lr=0.02,
+            alphas_weight_decay=0.0,
+            **ONE_SHOT[name],
+        )
+        trainer(max_epochs=12).fit(method, Planted())
+        weights = torch.tensor(method.choice_weights())
+        weights[:, 0] = 0  # none
+        strongest = int(weights.flatten().argmax()) % 4
+        assert method.space.choices[0].options[strongest] == "dil_conv_5x5"
+
+
+def test_half_precision_that_scales_the_loss_is_refused():
+    method = METHODS["darts-first"](**SMALL)
+    run = trainer(precision="bf16-mixed")
+    run.precision_plugin.precision = "16-mixed"  # a CPU refuses it before we can
+    with pytest.raises(MisconfigurationException, match="bf16-mixed"):
+        run.fit(method, digits())
+
+
+def test_global_step_counts_batches():
+    run = trainer(max_epochs=2)
+    run.fit(METHODS["darts-first"](**SMALL), digits())
+    assert run.global_step == 10
+
+
+def test_limited_epochs_and_fast_dev_run():
+    run = trainer(max_epochs=2, limit_train_batches=2)
+    run.fit(METHODS["darts-first"](**SMALL), digits())
+    assert run.global_step == 4
+    run = trainer(fast_dev_run=True)
+    run.fit(METHODS["darts-first"](**SMALL), digits())
+    assert run.global_step == 1
