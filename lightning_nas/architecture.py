@@ -121,7 +121,7 @@ def _parse(content: Any, where: str) -> Found:
 
 def _space(content: Any) -> Space:
     _check(isinstance(content, dict) and set(content) == {"name", "arguments"}, "space: expected name and arguments")
-    known = {cls.__name__: cls for cls in subclasses(Space)}
+    known = {cls.__name__: cls for cls in reversed(subclasses(Space))}  # the package's own come first
     name, arguments = content["name"], content["arguments"]
     _check(name in known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}")
     _check(_maps(arguments, object), "space.arguments: expected an object")

@@ -3,9 +3,11 @@
 import inspect
 import itertools
 import json
+import logging
 import netrc
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,8 +54,6 @@ class Trainer(pl.Trainer):
         """
         from lightning_nas.analysis.outcome import conclude
 
-        if not isinstance(model, Method):
-            raise SettingError(f"ckpt_path: {ckpt_path} is of no search, so there is nothing to derive")
         if not hasattr(model, "network"):
             model.build_network(datamodule.inputs)
         model.load_state_dict(torch.load(ckpt_path, weights_only=True, map_location="cpu")["state_dict"])
@@ -73,6 +73,15 @@ class CommandLine(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.command = args[0]
+        quiet()
+        first = RUN_FOLDER not in os.environ
+        try:
+            self._start(args)
+        finally:
+            if first:
+                os.environ.pop(RUN_FOLDER, None)
+
+    def _start(self, args: Sequence[str]) -> None:
         super().__init__(
             NetworkModule,
             DataModule,
@@ -90,7 +99,9 @@ class CommandLine(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The one command that was asked: building the parser of every command takes several times as long."""
-        return {self.command: {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}}
+        return {
+            self.command: {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "weights_only"}
+        }
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
@@ -116,6 +127,9 @@ class CommandLine(LightningCLI):
             line += f"; {owner[-1].rpartition('.')[2]} has {accepted}"
         raise SettingError(line)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: a checkpoint's settings already stand between the configuration and the flags."""
 
@@ -126,6 +140,10 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
+        if self.command == "test" and isinstance(self.model, Method):
+            raise SettingError("test: a search has no test figures; derive its architecture, retrain it and test that")
+        if self.command == "derive" and not isinstance(self.model, Method):
+            raise SettingError("derive: the checkpoint is of a retraining; only a search has something to derive")
         if not self.model.automatic_optimization and settings["gradient_clip_val"] is not None:
             raise SettingError("trainer.gradient_clip_val: a search clips by itself; set model.gradient_clip")
         if settings["fast_dev_run"]:
@@ -190,7 +208,15 @@ def run_folder(root: Path, name: str) -> Path:
         except FileExistsError:
             continue
         break
+    os.environ[RUN_FOLDER] = str(folder)
     return folder
+
+
+def quiet() -> None:
+    """Leaves out messages of the libraries that ask nothing of a user."""
+    for message in ("isinstance.treespec, LeafSpec", "The dirpath has changed", "Experiment logs directory"):
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
 
 
 def wandb_logger(folder: Path, module: NetworkModule) -> WandbLogger:

@@ -4,6 +4,7 @@ Nothing heavy is imported before it is known what is asked.
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -58,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(argv)
     except Exception as error:
         wrong = setting_error(error)
-        if wrong is None:
+        if wrong is None and type(error).__name__ != "MisconfigurationException":  # Lightning's word for the same
             raise
-        print(f"error: {wrong}", file=sys.stderr)
+        # a space and a network do not know where their settings stand on the command line
+        line = re.sub(r"^(space|network|inputs|task)\.", r"model.\1.", str(wrong or error))
+        print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
 

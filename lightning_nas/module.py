@@ -43,7 +43,7 @@ class NetworkModule(Configurable, LightningModule):
         self.space = space
         self.form = form
         self.task = task
-        self.network_settings = check_arguments(space.network, network or {}, "model.network", skip={"inputs", "form"})
+        self.network_settings = check_arguments(space.network, network or {}, "network", skip={"inputs", "form"})
         self.seed = seed
         self.save_hyperparameters(self.spec["init_args"])
         if inputs is not None:

@@ -12,8 +12,6 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from lightning_nas.errors import SettingError
 
-PLAIN = (str, int, float, bool, type(None))
-
 
 class Configurable:
     """A base class that records the arguments of ``__init__`` of its instances, defaults included, as a spec.
@@ -24,6 +22,8 @@ class Configurable:
     _init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if cls.__init__ is object.__init__ and (args or kwargs):  # Python would take them silently
+            raise TypeError(f"{cls.__name__} takes no arguments")
         instance = super().__new__(cls)
         # ``object.__setattr__``: a torch module's own needs ``Module.__init__`` to have run
         object.__setattr__(instance, "_init_args", _bind(cls, args, kwargs))
@@ -49,7 +49,7 @@ class Configurable:
         if not isinstance(spec, dict) or "class_path" not in spec:
             raise SettingError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
         known = {class_path(sub): sub for sub in (cls, *subclasses(cls))}
-        if spec["class_path"] not in known:
+        if not isinstance(spec["class_path"], str) or spec["class_path"] not in known:
             raise SettingError(f"{spec['class_path']} is no {cls.__name__} that is imported")
         instance = known[spec["class_path"]](**spec.get("init_args", {}))
         instance._restore(spec)
@@ -77,10 +77,12 @@ def subclasses(cls: type) -> list[type]:
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for klass in reversed(cls.__mro__):  # defaults of arguments that reach a parent through **kwargs
+    for klass in cls.__mro__:  # and the parents' defaults, as far as arguments reach a parent through **kwargs
         if klass is not Configurable and issubclass(klass, Configurable) and "__init__" in vars(klass):
             parameters = inspect.signature(vars(klass)["__init__"]).parameters.values()
-            values.update({p.name: p.default for p in parameters if p.default is not p.empty})
+            values = {p.name: p.default for p in parameters if p.default is not p.empty} | values
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     bound = signature.bind_partial(None, *args, **kwargs)  # partial: copy and pickle call __new__ without arguments
     for name, value in list(bound.arguments.items())[1:]:
@@ -94,12 +96,17 @@ def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
 def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Configurable):
         return value.spec
-    if isinstance(value, PLAIN):
-        return value
+    if value is None:
+        return None
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # of a subclass (numpy's float64) just the value: weights_only refuses others
     if isinstance(value, (list, tuple)):
         return [_plain(item, name) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item, name) for key, item in value.items()}
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"{name}: the names in a dictionary have to be strings, to be stored in a checkpoint")
+        return {key: _plain(item, name) for key, item in value.items()}
     raise TypeError(f"{name}: a {type(value).__name__} cannot be stored in a checkpoint; pass plain values")
 
 
@@ -127,6 +134,10 @@ def check_arguments(function: Any, arguments: dict[str, Any], field: str, skip: 
             raise SettingError(f"{field}.{name}: no such setting; there are {', '.join(accepted)}")
     checked = {}
     for name, value in arguments.items():
+        annotation = parameters[name].annotation
+        if value is None and annotation is not Any and type(None) not in get_args(annotation):
+            # the parser would take it for unset
+            raise SettingError(f"{field}.{name}: expected {_say(annotation)}, got None")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument(f"--{name}", type=parameters[name].annotation)
         try:

@@ -57,7 +57,7 @@ class ImageClassification(Task):
 
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
         if not 0 <= label_smoothing < 1:
-            raise SettingError(f"model.task.label_smoothing: between 0 and 1, got {label_smoothing}")
+            raise SettingError(f"task.label_smoothing: between 0 and 1, got {label_smoothing}")
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
 

@@ -167,7 +167,7 @@ class DARTS(Method):
         self._log_skips(rows)
 
     def _log_skips(self, rows: list[list[float]]) -> None:
-        """Counts identity edges, and warns where they have taken a cell over (not where alphas are still about even)."""
+        """Counts identity edges, and warns where they have taken a cell over (not while alphas are about even)."""
         kept: dict[str, list[bool]] = {}  # by kind of cell, for each edge whether it is a clear skip
         skips: dict[str, int] = {}
         for choice, option, row in zip(self.space.choices, self.best(), rows, strict=True):
@@ -179,8 +179,8 @@ class DARTS(Method):
             self.log(f"arch/{kind}_skips", float(skips[kind]))
             if 2 * sum(clear) > len(clear):
                 warnings.warn(
-                    f"the {kind} cell has collapsed: {sum(clear)} of its {len(clear)} edges are skip_connect, as searches "
-                    "that run for long tend to; search for fewer epochs, or look for an earlier cell in architectures.csv",
+                    f"the {kind} cell has collapsed: {sum(clear)} of its {len(clear)} edges are skip_connect, as "
+                    "happens in long searches; search for fewer epochs, or see architectures.csv for earlier cells",
                     stacklevel=1,
                 )
 

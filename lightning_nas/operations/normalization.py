@@ -17,7 +17,7 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
     """Inside, BatchNorm in training mode normalises by the batch and leaves its buffers as they are."""
-    norms = batch_norms(network)
+    norms = [norm for norm in batch_norms(network) if norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -173,7 +173,7 @@ class Space(Configurable):
             raise ValueError(f"the prefix has {len(prefix)} options; there are {len(self.choices)} choices")
         counts: list[int] = []
         for k, counts in enumerate(self._walk([*prefix, 0])):
-            if k < len(prefix) and not counts[prefix[k]]:
+            if k < len(prefix) and not (0 <= prefix[k] < len(counts) and counts[prefix[k]]):
                 raise ValueError(f"the prefix is illegal at {self.choices[k].name}")
         return tuple(option for option, count in enumerate(counts) if count)
 
@@ -243,6 +243,8 @@ class Space(Configurable):
         """
         if not self.legal(architecture):
             raise ValueError(f"not an architecture of this space: {architecture}")
+        if choice is not None and not 0 <= choice < len(self.choices):
+            raise ValueError(f"there is no choice {choice}; the space has {len(self.choices)}")
         candidates = range(len(self.choices)) if choice is None else [choice]
         alternatives = {k: [o for o in self._possible[k] if o != architecture[k]] for k in candidates}
         changeable = [k for k in candidates if alternatives[k]]
@@ -323,6 +325,8 @@ class Space(Configurable):
             ValueError: if a score is not finite.
         """
         for choice, row in zip(self.choices, scores, strict=True):
+            if len(row) != len(choice.options):
+                raise ValueError(f"{choice.name} has {len(choice.options)} options, but {len(row)} scores")
             if not all(math.isfinite(score) for score in row):
                 raise ValueError(f"the scores of {choice.name} are not finite: {[float(score) for score in row]}")
         return self._cheapest(lambda k, option: -float(scores[k][option]), None)
@@ -353,16 +357,21 @@ class Space(Configurable):
         missing = [choice.name for choice in self.choices if choice.name not in gates]
         if missing:
             raise ValueError(f"no gate for {', '.join(missing)}")
-        weights = [gate for gate in gates.values() if isinstance(gate, Tensor)]
-        live = iter(torch.cat(weights).detach().ne(0).tolist() if weights else ())
+        weights = []
+        for choice in self.choices:
+            gate, number = gates[choice.name], len(choice.options)
+            if isinstance(gate, Tensor):
+                if gate.shape != (number,):
+                    raise ValueError(f"{choice.name} has {number} options, its gate the shape {tuple(gate.shape)}")
+                weights.append(gate)
+            elif not 0 <= gate < number:
+                raise ValueError(f"{choice.name} has {number} options, its gate is {gate}")
+        runs = iter(torch.cat(weights).detach().ne(0).tolist() if weights else ())
         resolved: Resolved = {}
-        runs = {name: [next(live) for _ in gate] if isinstance(gate, Tensor) else [] for name, gate in gates.items()}
         for choice in self.choices:
             gate = gates[choice.name]
             if isinstance(gate, Tensor):
-                if gate.shape != (len(choice.options),):
-                    raise ValueError(f"{choice.name} has {len(choice.options)} options, its gate {tuple(gate.shape)}")
-                rows = zip(choice.options, gate.unbind(), runs[choice.name], strict=True)
+                rows = [(option, weight, next(runs)) for option, weight in zip(choice.options, gate, strict=True)]
                 resolved[choice.name] = [(option, weight) for option, weight, run in rows if run]
             else:
                 resolved[choice.name] = [(choice.options[gate], None)]
@@ -393,8 +402,9 @@ class Space(Configurable):
             sources = tuple(choice.sources[i] for i in keep) if choice.kind == "input" else choice.sources
             choices.append(dataclasses.replace(choice, options=kept, sources=sources))
         part = copy.copy(self)
-        for cached in ("_tables", "size", "_possible"):
-            part.__dict__.pop(cached, None)
+        for name in list(vars(part)):
+            if isinstance(getattr(type(part), name, None), functools.cached_property):
+                del part.__dict__[name]
         part.choices = tuple(choices)
         if not all(choice.options for choice in choices) or part.size == 0:
             raise ValueError("the restriction contradicts the space's rule: no legal architecture is left")
@@ -410,7 +420,7 @@ class Space(Configurable):
 
     def _restore(self, spec: dict[str, Any]) -> None:
         if spec.get("restrict"):
-            self.__dict__.update(self.restrict(spec["restrict"]).__dict__)
+            self.__dict__.update(copy.copy(self).restrict(spec["restrict"]).__dict__)
 
     # -- names -------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The shell around cells: stem, a stack of cells with two reductions, pooling and a linear classifier."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +60,14 @@ class CellNetwork(Network):
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
-            raise SettingError(f"model.network.channels: an even number, since it is divided by two; got {channels}")
+            raise SettingError(f"network.channels: an even number, since it is divided by two; got {channels}")
+        if stem not in get_args(Stem):
+            raise SettingError(f"network.stem: {' or '.join(get_args(Stem))}, got {stem!r}")
         if cells < 1:
-            raise SettingError(f"model.network.cells: at least 1, got {cells}")
+            raise SettingError(f"network.cells: at least 1, got {cells}")
         for field in ("channels", "image_size", "num_classes"):
             if field not in inputs:
-                raise SettingError(f"model.inputs.{field}: missing; a network of images needs it")
+                raise SettingError(f"inputs.{field}: missing; a network of images needs it")
         self.space = space
         self.inputs = dict(inputs)
         reductions = {cells // 3, 2 * cells // 3} if "reduce" in kinds else set()
@@ -80,7 +82,7 @@ class CellNetwork(Network):
             width = channels
             self.stem = ImageNetStem(inputs["channels"], channels)
         before_last, last, after_reduction = width, width, stem == "imagenet"
-        resolution = inputs["image_size"] // (8 if stem == "imagenet" else 1)
+        resolution = -(-inputs["image_size"] // (8 if stem == "imagenet" else 1))  # every halving rounds up
         self.cells = nn.ModuleList()
         own, size_at_auxiliary, width_at_auxiliary = channels, 0, 0
         for k in range(cells):
@@ -91,14 +93,12 @@ class CellNetwork(Network):
             before_last, last, after_reduction = last, cell.out_channels, reduce
             if k == self.auxiliary_after:
                 size_at_auxiliary, width_at_auxiliary = resolution, last
-        if resolution < 1:
-            raise SettingError(f"model.network.stem: {stem} is too deep for images of {inputs['image_size']} pixels")
         self.auxiliary: nn.Module | None = None
         if auxiliary:
             pool_stride, least = (3, 8) if stem == "cifar" else (2, 7)
             if size_at_auxiliary < least:
                 raise SettingError(
-                    f"model.network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
+                    f"network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
                     f"they are {size_at_auxiliary}×{size_at_auxiliary}; set it to false or take larger images"
                 )
             self.auxiliary = AuxiliaryHead(width_at_auxiliary, inputs["num_classes"], pool_stride)

@@ -1,7 +1,7 @@
 """The DARTS cell (Liu, Simonyan, Yang, ICLR 2019) and its network."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -35,16 +35,14 @@ class DARTSCell(Space):
         operations: Sequence[str] = DARTS_OPERATIONS,
     ) -> None:
         if tuple(kinds) not in {("normal", "reduce"), ("normal",)}:
-            raise SettingError(f"model.space.kinds: [normal, reduce] or [normal], got {list(kinds)}")
+            raise SettingError(f"space.kinds: [normal, reduce] or [normal], got {list(kinds)}")
         if not 1 <= nodes <= 16:
-            raise SettingError(f"model.space.nodes: between 1 and 16, got {nodes}")
+            raise SettingError(f"space.nodes: between 1 and 16, got {nodes}")
         for operation in operations:
             if operation not in OPERATIONS:
-                raise SettingError(
-                    f"model.space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}"
-                )
+                raise SettingError(f"space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
         if "none" not in operations or len(operations) < 2:
-            raise SettingError("model.space.operations: needs none (an edge that is not kept) and at least one other")
+            raise SettingError("space.operations: needs none (an edge that is not kept) and at least one other")
         self.kinds = tuple(kinds)
         self.nodes = nodes
         super().__init__(
@@ -135,6 +133,8 @@ class DARTSCell(Space):
             stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
             auxiliary: a second classifier at two thirds of the depth, in training.
         """
+        if form not in get_args(Form):
+            raise SettingError(f"form: {' or '.join(get_args(Form))}, got {form!r}")
         affine = form == "final"
 
         def build_cell(kind: str, before_last: int, last: int, own: int, after_reduction: bool) -> Cell:

@@ -13,6 +13,11 @@ from lightning_nas.operations import DARTS_OPERATIONS, OPERATIONS, FactorizedRed
 NAMES = [name for name in OPERATIONS if name != "none"]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def build(name: str, channels: int, stride: int, affine: bool) -> nn.Sequential:
     """View and body one after the other, as one edge would have them alone."""
     operation = OPERATIONS[name]

@@ -66,6 +66,11 @@ SETTINGS: list[tuple[dict[str, int], dict[str, Any]]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -355,7 +360,7 @@ class PlainNetwork:
                 edge = f"{kind}/{source}->{node}"
                 stride = 2 if kind == "reduce" and source < 2 else 1
                 for weight, name in zip(gates[edge], self.operations, strict=True):
-                    weights = self.under(f"cells.{k}.edges.{edge}.{name}")
+                    weights = self.under(f"cells.{k}.edges.{edge}/{name}")
                     total = total + weight * self.operation(name, states[source], stride, weights)
             states.append(total)  # type: ignore[arg-type]
         return torch.cat(states[2:], 1)
@@ -400,17 +405,15 @@ def test_the_fused_network_is_the_plain_one() -> None:
 
 
 def test_a_state_is_pooled_and_rectified_once() -> None:
-    network = DARTSCell().network(SMALL, channels=4, cells=1)
+    """By a cell of four nodes, with five states that are read; the first two have no identity in a reduction cell."""
+    space = DARTSCell()
+    network = space.network(SMALL, channels=4, cells=1)  # a third of one cell is the first: a reduction cell
     calls: Counter[str] = Counter()
-    for name, module in network.cells[0].views.named_modules():
-        if name and not list(module.children()):
-            module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-    gates = {choice.name: torch.full((8,), 0.125) for choice in DARTSCell().choices}
-    network(torch.randn(2, 3, 8, 8), gates)
-    # One cell of one: it is at a third of the depth, so it is a reduction, and states 0 and 1 have no identity.
-    identities = [f"{source}.state" for source in range(2, 5)]
-    pools = [f"{s}.{pool}.{part}" for s in range(5) for pool in ("max_pool_3x3", "avg_pool_3x3") for part in "01"]
-    assert calls == Counter([*identities, *pools, *(f"{source}.relu" for source in range(5))])
+    for module in network.cells[0].views.modules():
+        module.register_forward_hook(lambda module, inputs, output: calls.update([type(module).__name__]))
+    network(torch.randn(2, 3, 8, 8), {choice.name: torch.full((8,), 0.125) for choice in space.choices})
+    del calls["Sequential"]
+    assert calls == {"ReLU": 5, "MaxPool2d": 5, "AvgPool2d": 5, "BatchNorm2d": 10, "Identity": 3}
 
 
 def cell_of(space: DARTSCell, architecture: Architecture, reduction: bool = False, channels: int = 2) -> EdgeCell:
@@ -570,9 +573,10 @@ def test_the_forms_differ_in_their_normalisation() -> None:
         norms = [module for module in cells.modules() if isinstance(module, nn.BatchNorm2d)]
         assert norms
         assert all((norm.weight is not None) == affine for norm in norms)
-        pools = [view for cell in cells for views in cell.views for name, view in views.items() if "pool" in name]
-        assert len(pools) == 3 * 3 * 2
-        assert all(isinstance(pool, nn.Sequential) != affine for pool in pools)  # normalised in the search alone
+        # two pools of each of three states in each of three cells, normalised in the search alone
+        views = [module for cell in cells for module in cell.views.modules()]
+        assert sum(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in views) == 18
+        assert sum(isinstance(module, nn.BatchNorm2d) for module in views) == (0 if affine else 18)
 
 
 def test_imagenet_stem_divides_by_eight() -> None:
@@ -583,7 +587,7 @@ def test_imagenet_stem_divides_by_eight() -> None:
 
 @pytest.mark.parametrize("channels", [0, 1, 3, 15, -2])
 def test_odd_channels_are_refused(channels: int) -> None:
-    with pytest.raises(ValueError, match=rf"\bnetwork\.channels: an even number is needed.* got {channels}$"):
+    with pytest.raises(ValueError, match=rf"\bnetwork\.channels: an even number.* got {channels}$"):
         DARTSCell().network(CIFAR, channels=channels, cells=3)
 
 
@@ -678,8 +682,9 @@ def test_a_cell_is_built_from_any_part_of_a_space() -> None:
     part = space.restrict({"normal/0->2": ["sep_conv_3x3", "none"], "normal/1->3": "skip_connect"})
     cell = part.network(SMALL, channels=2, cells=1).cells[0]
     assert isinstance(cell, Cell)
-    assert set(cell.edges["normal/0->2"]) == {"sep_conv_3x3"}
-    assert set(cell.edges["normal/1->3"]) == set()
-    assert set(cell.edges["normal/2->3"]) == {name for name in DARTS_OPERATIONS if "conv" in name}
+    convolutions = {name for name in DARTS_OPERATIONS if "conv" in name}
+    expected = {"normal/0->2": {"sep_conv_3x3"}, "normal/1->3": set(), "normal/2->3": convolutions}
+    for edge, operations in expected.items():
+        assert {name.rpartition("/")[2] for name in cell.edges if name.startswith(edge)} == operations
     choice = next(choice for choice in part.choices if choice.name == "normal/1->3")
     assert choice == Choice("normal/1->3", ("skip_connect",), "normal/3", sources=(1,))
