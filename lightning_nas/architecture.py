@@ -19,6 +19,7 @@ from lightning_nas.specs import check_arguments, subclasses
 
 FORMAT = "lightning_nas/architecture/1"
 LARGEST = 1 << 20  # bytes; the largest published architectures take a few kilobytes
+LARGEST_ARGUMENTS = 1 << 13  # characters; checking takes time quadratic in them
 FIELDS = {"format", "space", "choices", "metrics", "method", "seed", "versions"}
 
 
@@ -63,8 +64,11 @@ class Found:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load_architecture(source: str | Path | dict[str, Any]) -> Found:
@@ -83,9 +87,9 @@ def load_architecture(source: str | Path | dict[str, Any]) -> Found:
         space, architecture, citation = PUBLISHED[str(source)]()
         return Found(space, architecture, method=citation)
     path = Path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):  # ``Path.is_file`` raises for a name too long and in a folder that is closed to us
         raise ArchitectureError(
-            f"architecture: there is no file {str(source)!r}, and no published architecture of that name; "
+            f"architecture: there is no file {str(source)[:200]!r}, and no published architecture of that name; "
             f"published are {', '.join(PUBLISHED)}"
         )
     if path.stat().st_size > LARGEST:
@@ -100,22 +104,24 @@ def load_architecture(source: str | Path | dict[str, Any]) -> Found:
 def _parse(content: Any, where: str) -> Found:
     try:
         _check(isinstance(content, dict), "the content is no object")
-        for field in FIELDS - set(content):
+        for field in sorted(FIELDS - set(content)):
             raise ValueError(f"{field}: missing")
         for field in set(content) - FIELDS:
-            raise ValueError(f"{field[:80]}: unknown field; there are {', '.join(sorted(FIELDS))}")
+            raise ValueError(f"{str(field)[:80]}: unknown field; there are {', '.join(sorted(FIELDS))}")
         _check(content["format"] == FORMAT, f"format: expected {FORMAT!r}, got {str(content['format'])[:80]!r}")
         space = _space(content["space"])
         choices, metrics, seed = content["choices"], content["metrics"], content["seed"]
         _check(_maps(choices, str), "choices: expected option names by choice name")
-        numbers = isinstance(metrics, dict) and all(_finite(value) for value in metrics.values())
+        numbers = _maps(metrics, object) and all(_finite(value) for value in metrics.values())
         _check(numbers, "metrics: expected finite numbers by name")
         _check(isinstance(content["method"], str), "method: expected a name")
         _check(seed is None or type(seed) is int, "seed: expected an integer or null")
         _check(_maps(content["versions"], str), "versions: expected versions by package name")
         architecture = space.from_names(choices)
     except ValueError as error:
-        raise ArchitectureError(f"{where}: {error}") from error
+        # names in it are the file's: no line breaks, no control characters for a terminal, no megabytes
+        message = "".join(c if c.isprintable() else "?" for c in str(error)[:500])
+        raise ArchitectureError(f"{where}: {message}") from error
     return Found(space, architecture, dict(metrics), content["method"], seed)
 
 
@@ -123,11 +129,14 @@ def _space(content: Any) -> Space:
     _check(isinstance(content, dict) and set(content) == {"name", "arguments"}, "space: expected name and arguments")
     known = {cls.__name__: cls for cls in reversed(subclasses(Space))}  # the package's own come first
     name, arguments = content["name"], content["arguments"]
-    _check(name in known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}")
+    is_known = isinstance(name, str) and name in known
+    _check(is_known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}")
     _check(_maps(arguments, object), "space.arguments: expected an object")
     try:
+        length = len(json.dumps(arguments))
+        _check(length <= LARGEST_ARGUMENTS, f"space.arguments: {length} characters; up to {LARGEST_ARGUMENTS} are read")
         return known[name](**check_arguments(known[name], arguments, "space.arguments"))
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"space.arguments: {error}") from error
 
 
@@ -141,7 +150,12 @@ def _maps(value: Any, kind: type) -> bool:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def _refuse(constant: str) -> Any:
@@ -149,7 +163,9 @@ def _refuse(constant: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    for name, _ in pairs:
-        if [key for key, _ in pairs].count(name) > 1:
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
             raise ValueError(f"{name[:80]!r} occurs twice")
-    return dict(pairs)
+        content[name] = value
+    return content

@@ -56,14 +56,21 @@ def profile(
 
     if batch_size < 1 or latency_runs < 0:
         raise SettingError("--batch_size: at least 1; --latency_runs: 0 or more")
+    for name, number in (inputs or {}).items():
+        if name not in CIFAR:
+            raise SettingError(f"--inputs.{name}: no such setting; there are {', '.join(CIFAR)}")
+        if number < 1:
+            raise SettingError(f"--inputs.{name}: at least 1, got {number}")
     found = load_architecture(architecture)
     space = found.space.restrict(found.architecture)
     settings = check_arguments(space.network, network or {}, "--network", skip={"inputs", "form"})
     child = space.network(CIFAR | (inputs or {}), form="final", **settings)
     try:
         child = child.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    if torch.device(device).type == "meta" and latency_runs:
+        raise SettingError("--device: nothing runs on meta, so set --latency_runs 0")
     defaults = inspect.signature(space.network).parameters
     shown = {n: settings.get(n, p.default) for n, p in defaults.items() if n not in ("inputs", "form")}
     print(found.space.describe(found.architecture))

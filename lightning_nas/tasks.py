@@ -48,7 +48,7 @@ class ImageClassification(Task):
     """Cross-entropy and accuracy for batches ``(images (N, C, H, W), labels (N,))``.
 
     Args:
-        label_smoothing: share of the target spread over all classes, in training.
+        label_smoothing: share of the target spread over all classes, in validation losses too.
         auxiliary_weight: weight of the auxiliary classifier's loss, where the network has one (0.4 in NASNet, DARTS).
     """
 

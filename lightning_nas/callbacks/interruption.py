@@ -26,7 +26,8 @@ class Interruption(Callback):
         self.by_keyboard = False
         self._before: Any = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # the trainer has noted the handlers by now, and gives them back in the end
         self._before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_keyboard)
 
@@ -39,16 +40,7 @@ class Interruption(Callback):
         signal.raise_signal(signal.SIGTERM)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
             exception.code = 130 if self.by_keyboard else 143  # the process's exit status
             trainer.save_checkpoint(self.path)
             rank_zero_info(f"Interrupted. Go on with --ckpt_path {self.path}")
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None

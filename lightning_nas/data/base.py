@@ -83,7 +83,7 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state != self.state_dict():
-            raise ValueError(
+            raise SettingError(
                 f"the checkpoint was made with another schedule ({state}) than this one ({self.state_dict()}); "
                 "resume with the same data, batch size and number of devices"
             )
@@ -149,6 +149,8 @@ class DataModule(Configurable, LightningDataModule):
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise SettingError(f"data.batch_size: at least 1, got {batch_size}")
         if num_workers < 0:
             raise SettingError(f"data.num_workers: 0 or more, got {num_workers}")
         self.batch_size = batch_size

@@ -52,7 +52,10 @@ class CIFAR10(ImageData):
 
         if not self.verify:
             if not (self.folder / Archive.base_folder).is_dir():
-                raise SettingError(f"data.folder: no {Archive.base_folder}/ in {self.folder.absolute()}")
+                raise SettingError(
+                    f"data.folder: no {Archive.base_folder}/ in {self.folder.absolute()}. Put the batches of CIFAR-10 "
+                    "there, in the layout of the published archive"
+                )
             return
         try:
             Archive(str(self.folder), download=self.download)
@@ -68,8 +71,7 @@ class CIFAR10(ImageData):
 
         names = [name for name, _ in (Archive.test_list if test else Archive.train_list)]
         batches = [_read(self.folder / Archive.base_folder / name) for name in names]
-        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
-        return torch.from_numpy(images), torch.tensor([label for batch in batches for label in batch["labels"]])
+        return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
     def augmentation(self) -> Transform:
         from torchvision.transforms import v2
@@ -87,9 +89,14 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[Tensor, Tensor]:
     try:
         with open(path, "rb") as file:
-            return _ArraysOnly(file, encoding="latin1").load()
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
+            batch = _ArraysOnly(file, encoding="latin1").load()
+        images = torch.from_numpy(batch["data"].astype(np.uint8, casting="safe").reshape(-1, 3, 32, 32))
+        labels = torch.tensor(batch["labels"], dtype=torch.long)
+        if labels.shape != (len(images),) or not ((labels >= 0) & (labels < 10)).all():
+            raise ValueError("there has to be a label from 0 to 9 for each image")
+        return images, labels
+    except Exception as error:  # whatever a damaged or foreign file raises
         raise SettingError(f"data.folder: {path} is no batch of CIFAR-10 ({error})") from error

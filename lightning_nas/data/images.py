@@ -13,6 +13,7 @@ from lightning_nas.seeding import derive_seed
 
 Transform = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
+PARTS = ("weights", "architecture", "train", "test")
 
 
 class ImageSet(Dataset):
@@ -86,6 +87,8 @@ class ImageData(DataModule):
         return None
 
     def _set(self, part: str, augment: bool) -> ImageSet:
+        if part not in PARTS:
+            raise ValueError(f"there is no part {part!r}; there are {', '.join(PARTS)}")
         if (part, augment) not in self._sets:
             images, labels = self.load(test=part == "test")
             if part in ("weights", "architecture"):

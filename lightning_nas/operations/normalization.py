@@ -34,7 +34,7 @@ def recalibrated(network: nn.Module, forward: Callable[[Any], Any], batches: Ite
     """
     norms = batch_norms(network)
     saved = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
-    training = network.training
+    modes = {module: module.training for module in network.modules()}
     try:
         for norm in norms:
             norm.reset_running_stats()
@@ -46,7 +46,8 @@ def recalibrated(network: nn.Module, forward: Callable[[Any], Any], batches: Ite
         network.eval()
         yield
     finally:
-        network.train(training)
+        for module, training in modes.items():
+            module.training = training
         for norm, (momentum, buffers) in zip(norms, saved, strict=True):
             norm.momentum = momentum
             for name, buffer in norm.named_buffers():
