@@ -39,8 +39,8 @@ class Task(Configurable):
         """
         raise NotImplementedError
 
-    def metrics(self, inputs: dict[str, int]) -> MetricCollection:
-        """The metrics for data of this kind."""
+    def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
+        """The metrics for data of this kind; over the batches of all ranks, or of this one alone."""
         raise NotImplementedError
 
 
@@ -78,5 +78,6 @@ class ImageClassification(Task):
             metrics.update(logits.detach(), labels)
         return loss, carry
 
-    def metrics(self, inputs: dict[str, int]) -> MetricCollection:
-        return MetricCollection({"accuracy": MulticlassAccuracy(inputs["num_classes"], average="micro")})
+    def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
+        accuracy = MulticlassAccuracy(inputs["num_classes"], average="micro", sync_on_compute=over_ranks)
+        return MetricCollection({"accuracy": accuracy})

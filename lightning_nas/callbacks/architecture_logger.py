@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,18 +38,18 @@ class ArchitectureLogger(Callback):
         self.retrain_config = retrain_config
         self.rows: list[list[Any]] = []
 
-    @staticmethod
-    def folder(trainer: Trainer) -> Path:
-        """The run's folder."""
-        return Path(trainer.log_dir or trainer.default_root_dir)
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for it involves all ranks
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, Method) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        epoch, folder = trainer.current_epoch, self.folder(trainer)
-        names = pl_module.space.to_names(pl_module.best())
+        # reading a metric may average it over all ranks, so all of them have to
         score = trainer.callback_metrics.get(f"val/supernet_{pl_module.task.score}")
+        if not trainer.is_global_zero:
+            return
+        epoch, folder = trainer.current_epoch, self.folder
+        names = pl_module.space.to_names(pl_module.best())
         self._append(folder / "architectures.csv", epoch, None if score is None else float(score), names)
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
             self._draw(trainer, pl_module, folder / "pictures", f"epoch_{epoch:03d}_")
@@ -87,12 +88,17 @@ class ArchitectureLogger(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
             return
-        folder = self.folder(trainer)
+        folder = self.folder
         if isinstance(pl_module, Method):
             from lightning_nas.analysis.outcome import conclude
 
             outcome = conclude(pl_module, trainer.datamodule, folder, self.n_random)  # type: ignore[attr-defined]
             self._summarise(trainer, dataclasses.asdict(outcome.costs) | outcome.found.metrics)
+            if (
+                any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
+                and os.environ.get("WANDB_MODE") == "offline"
+            ):
+                print(f"\nW&B          {folder / 'wandb'} (an offline run; wandb sync uploads it)", end="")
             print(outcome.describe())
             print(
                 f"  python -m lightning_nas fit --config {self.retrain_config} "

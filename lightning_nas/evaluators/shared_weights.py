@@ -49,7 +49,7 @@ class SharedWeights:
         gates = self.space.gates(architecture)
         forward = partial(self.network, gates=gates)
         with recalibrated(self.network, lambda batch: self.task.loss(forward, batch), self.calibration):
-            metrics = self.task.metrics(self.network.inputs).to(self.device)  # type: ignore[arg-type]
+            metrics = self.task.metrics(self.network.inputs, over_ranks=False).to(self.device)  # type: ignore[arg-type]
             carry = None
             for batch in self.validation:
                 _, carry = self.task.loss(forward, batch, carry, metrics)

@@ -163,7 +163,7 @@ class DARTS(Method):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         rows = self.choice_weights()
         entropy = torch.tensor([torch.distributions.Categorical(torch.tensor(row)).entropy() for row in rows]).mean()
-        self.log("arch/entropy", entropy)  # nats, mean over choices
+        self.log("arch/entropy", entropy, sync_dist=True)  # nats, mean over choices
         self._log_skips(rows)
 
     def _log_skips(self, rows: list[list[float]]) -> None:
@@ -176,7 +176,7 @@ class DARTS(Method):
                 skips[kind] = skips.get(kind, 0) + (name == "skip_connect")
                 kept.setdefault(kind, []).append(name == "skip_connect" and row[option] > 1.5 / len(row))
         for kind, clear in kept.items():
-            self.log(f"arch/{kind}_skips", float(skips[kind]))
+            self.log(f"arch/{kind}_skips", float(skips[kind]), sync_dist=True)
             if 2 * sum(clear) > len(clear):
                 warnings.warn(
                     f"the {kind} cell has collapsed: {sum(clear)} of its {len(clear)} edges are skip_connect, as "

@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from lightning_nas.analysis import draw
+from lightning_nas.analysis import draw, layout
 from lightning_nas.analysis.draw import draw_architecture, draw_scores, draw_weights
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.base import Choice, Space
@@ -110,7 +110,8 @@ def test_a_failure_while_drawing_leaves_nothing(space, architecture, tmp_path, m
 
 
 def test_heavy_imports_wait_for_the_drawing_and_pyplot_is_never_imported(tmp_path, monkeypatch):
-    origins = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(draw).values()}
+    values = [*vars(draw).values(), *vars(layout).values()]
+    origins = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in values}
     assert not {str(origin).split(".")[0] for origin in origins} & {"matplotlib", "networkx", "numpy"}
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import raises
     draw_architecture(Drawn(PARALLEL), (0,), tmp_path / "cell.png")

@@ -1,8 +1,10 @@
 """What every method promises."""
 
+import contextlib
+import os
 import signal
+import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_nas.architecture import load_architecture
 from lightning_nas.callbacks import Interruption
 from lightning_nas.methods import DARTS, Method
 from lightning_nas.spaces import DARTSCell
@@ -68,6 +71,12 @@ class Stop(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if (trainer.current_epoch, batch_idx) == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class StopInValidation(pl.Callback):
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if (trainer.current_epoch, batch_idx, trainer.sanity_checking) == (1, 2, False):
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -134,6 +143,15 @@ def test_resumed_from_the_end_of_an_epoch(name, tmp_path, uninterrupted):
     assert_same(final(method, resumed), uninterrupted(name))
 
 
+def test_interrupted_in_validation_and_resumed_is_uninterrupted(tmp_path, uninterrupted):
+    stopped = trainer(max_epochs=3, callbacks=[StopInValidation(), Interruption(tmp_path)])
+    with pytest.raises(SystemExit):
+        stopped.fit(METHODS["darts-first"](**SMALL), digits())
+    method, resumed = METHODS["darts-first"](**SMALL), trainer(max_epochs=3)
+    resumed.fit(method, digits(), ckpt_path=tmp_path / "last.ckpt")
+    assert_same(final(method, resumed), uninterrupted("darts-first"))
+
+
 def test_another_schedule_is_refused_on_resuming(tmp_path):
     stopped = trainer(callbacks=[Stop(0, 1), Interruption(tmp_path)])
     with pytest.raises(SystemExit):
@@ -160,10 +178,12 @@ import torch.distributed as dist
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from conftest import METHODS, SMALL, digits, trainer
+from lightning_nas.callbacks import ArchitectureLogger
 
 torch.set_num_threads(1)
 method = METHODS[{name!r}](**SMALL)
-run = trainer(strategy="ddp", devices=2, max_epochs=2)
+files = dict(default_root_dir={folder!r}, callbacks=[ArchitectureLogger(every_n_epochs=1, n_random=1)])
+run = trainer(strategy="ddp", devices=2, max_epochs=2, **files)
 run.fit(method, digits())
 state = {{k: v for k, v in method.state_dict().items() if "running" not in k and "tracked" not in k}}
 state["architecture"] = torch.tensor(method.best())
@@ -175,18 +195,22 @@ torch.save(state, Path({folder!r}) / f"data-{{run.global_rank}}.pt")
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_end_equal(name, tmp_path):
-    import subprocess
-
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        textwrap.dedent(TWO_RANKS.format(tests=str(Path(__file__).parent), name=name, folder=str(tmp_path)))
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    script, log = tmp_path / "two_ranks.py", tmp_path / "log.txt"
+    script.write_text(TWO_RANKS.format(tests=str(Path(__file__).parent), name=name, folder=str(tmp_path)))
+    with open(log, "w") as output:
+        process = subprocess.Popen([sys.executable, script], stdout=output, stderr=output, start_new_session=True)
+        try:
+            status = process.wait(timeout=120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # both ranks: one may wait for the other forever
+    assert status == 0, log.read_text()[-3000:]
     first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_same(
         {k: v for k, v in first.items() if "metrics" not in k}, {k: v for k, v in second.items() if "metrics" not in k}
     )
+    found = load_architecture(tmp_path / "architecture.json")
+    assert list(found.architecture) == first["architecture"].tolist()
     data = [torch.load(tmp_path / f"data-{rank}.pt", weights_only=True)["batches"] for rank in (0, 1)]
     assert not torch.equal(*data)  # each rank has its own examples
 

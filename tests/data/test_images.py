@@ -1,0 +1,298 @@
+"""Image sets, augmented streams, and the data module that all image data share."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from lightning_nas.data import DataModule, ImageData, Schedule
+from lightning_nas.data.base import Shuffled
+from lightning_nas.data.images import ImageSet, ImageStream
+from lightning_nas.errors import SettingError
+
+MEAN, STD = [0.5, 0.25], [0.25, 0.5]
+
+
+def some_images(count, size=6):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 2, size, size), generator=generator, dtype=torch.uint8)
+
+
+class Patterns(ImageData):
+    """Twenty training images, labelled 0 to 19, and five test images, labelled 100 to 104."""
+
+    mean, std = MEAN, STD
+
+    def __init__(self, batch_size=4, num_workers=0, architecture_share=0.5, split_seed=0):
+        super().__init__(batch_size, num_workers, architecture_share, split_seed)
+        self.inputs = {"channels": 2, "image_size": 6, "num_classes": 105}
+
+    def load(self, test):
+        images = some_images(25)
+        return (images[20:], torch.arange(100, 105)) if test else (images[:20], torch.arange(20))
+
+    def augmentation(self):
+        return v2.RandomCrop(6, padding=2)
+
+
+def labels(batches):
+    return [label for _, labels in batches for label in labels.tolist()]
+
+
+def a_pass(stream):
+    return [stream.get(index) for index in range(len(stream))]
+
+
+# -- sets ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_normalised_channel_by_channel():
+    images = some_images(5)
+    data = ImageSet(images, torch.arange(10, 15), MEAN, STD, None)
+    assert len(data) == 5
+    for positions in ([3, 0, 3], torch.tensor([3, 0, 3])):
+        batch, labels = data.__getitems__(positions)
+        assert batch.dtype == torch.float32
+        assert labels.tolist() == [13, 10, 13]
+        for k, position in enumerate([3, 0, 3]):
+            for channel in range(2):
+                for i, j in ((0, 0), (2, 5), (5, 5)):
+                    expected = (images[position, channel, i, j].item() / 255 - MEAN[channel]) / STD[channel]
+                    assert batch[k, channel, i, j].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_augmentation_is_applied_to_each_image_before_normalisation():
+    seen = []
+
+    def darken(image):
+        seen.append(image.dtype)
+        return image // 2
+
+    images = some_images(3)
+    plain = ImageSet(images // 2, torch.arange(3), MEAN, STD, None).__getitems__([0, 2])[0]
+    assert torch.equal(ImageSet(images, torch.arange(3), MEAN, STD, darken).__getitems__([0, 2])[0], plain)
+    assert seen == [torch.uint8] * 2
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+def alike(seed=0, rank=0, world_size=1):
+    """A stream of which all images are the same, so that batches differ by augmentation alone."""
+    images = some_images(1, size=8).expand(32, -1, -1, -1)
+    data = ImageSet(images, torch.arange(32), MEAN, STD, v2.RandomCrop(8, padding=4))
+    return ImageStream(data, Shuffled(32, 4, seed, rank, world_size))
+
+
+def test_without_augmentation_a_stream_is_the_set_in_the_order_of_its_numbers():
+    images = some_images(10)
+    order = Shuffled(10, 3, seed=5)
+    stream = ImageStream(ImageSet(images, torch.arange(10), MEAN, STD, None), order)
+    assert len(stream) == 3
+    mean, std = torch.tensor(MEAN).view(2, 1, 1), torch.tensor(STD).view(2, 1, 1)
+    for index in (0, 1, 2, 3, 17):
+        batch, labels = stream.get(index)
+        assert labels.tolist() == order.get(index).tolist()
+        for image, position in zip(batch, order.get(index), strict=True):
+            assert torch.equal(image, (images[position].float() / 255 - mean) / std)
+
+
+def test_augmentation_depends_on_the_seed_and_the_batch_number_alone():
+    first = [alike().get(index)[0] for index in range(20)]
+    torch.manual_seed(99)
+    stream = alike()
+    for index in (19, 3, 8, 8, 0):
+        torch.rand(index)
+        assert torch.equal(stream.get(index)[0], first[index])
+
+
+def test_augmentation_differs_between_images_batches_passes_ranks_and_seeds():
+    batch = alike().get(0)[0]
+    assert any(not torch.equal(batch[0], image) for image in batch[1:])
+    others = [
+        alike().get(1),  # of the same pass
+        alike().get(8),  # the first of the next pass
+        alike(seed=1).get(0),
+        alike(rank=0, world_size=2).get(1),
+        alike(rank=1, world_size=2).get(0),
+    ]
+    for k, (other, _) in enumerate(others):
+        assert not torch.equal(batch, other), k
+    assert torch.equal(alike(rank=0, world_size=2).get(0)[0], batch)
+
+
+def test_a_stream_leaves_the_global_random_numbers_alone():
+    stream = alike()
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002  # the global state is what is tested
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    for index in range(5):
+        stream.get(index)
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+# -- the data module -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "n_architecture"), [(0.5, 10), (0.25, 5), (0.1, 2), (0.99, 20)])
+def test_the_training_images_are_divided_by_the_share(share, n_architecture):
+    data = Patterns(batch_size=1, architecture_share=share)
+    weights, architecture, train, test = (
+        labels(data.evaluation(part)) for part in ("weights", "architecture", "train", "test")
+    )
+    assert (len(weights), len(architecture)) == (20 - n_architecture, n_architecture)
+    assert sorted(weights + architecture) == train == list(range(20))
+    assert test == [100, 101, 102, 103, 104]
+
+
+def test_the_division_depends_on_split_seed_alone():
+    def division(**settings):
+        return labels(Patterns(**settings).evaluation("weights"))
+
+    torch.manual_seed(0)
+    first = division()
+    torch.manual_seed(1)
+    assert division(batch_size=3, num_workers=0) == first
+    assert len({tuple(sorted(division(split_seed=seed))) for seed in range(5)}) == 5
+    assert sorted(first) != list(range(10, 20))
+
+
+def test_a_stream_has_the_part_augmented_and_an_evaluation_has_it_as_it_is():
+    data = Patterns(batch_size=5)
+    plain = {
+        label: image
+        for images, labels in data.evaluation("train")
+        for image, label in zip(images, labels.tolist(), strict=True)
+    }
+    shifted = 0
+    for part in ("weights", "architecture", "train"):
+        batches = a_pass(data.stream(part, seed=0))
+        assert sorted(labels(batches)) == sorted(labels(data.evaluation(part)))
+        for images, own in batches:
+            for image, label in zip(images, own.tolist(), strict=True):
+                shifted += not torch.equal(image, plain[label])
+    assert shifted > 30  # of 40; a shift by nothing is one of 25
+
+
+def test_a_part_is_read_once():
+    class Counted(Patterns):
+        """Counts how often its images are read."""
+
+        reads = 0
+
+        def load(self, test):
+            self.reads += 1
+            return super().load(test)
+
+    data = Counted()
+    for _ in range(3):
+        next(iter(data.evaluation("test")))
+        data.stream("weights", 0).get(0)
+    assert data.reads == 2
+
+
+def test_streams_of_other_parts_and_seeds_are_shuffled_otherwise():
+    data = Patterns(batch_size=10)
+    orders = [labels(a_pass(data.stream("weights", seed))) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    position = {label: k for k, label in enumerate(labels(data.evaluation("weights")))}
+    other = {label: k for k, label in enumerate(labels(data.evaluation("architecture")))}
+    architecture = labels(a_pass(data.stream("architecture", 0)))
+    assert [position[label] for label in orders[0]] != [other[label] for label in architecture]
+
+
+def test_the_ranks_of_a_trainer_share_a_stream():
+    def taken(rank):
+        data = Patterns(batch_size=2)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        return [labels([batch]) for batch in a_pass(data.stream("weights", seed=0))]
+
+    first, second = taken(0), taken(1)
+    alone = a_pass(Patterns(batch_size=4).stream("weights", seed=0))
+    assert [one + other for one, other in zip(first, second, strict=True)] == [labels([batch]) for batch in alone]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
+def test_an_evaluation_has_each_example_once_and_in_order(batch_size):
+    for part in ("weights", "architecture", "test"):
+        batches = list(Patterns(batch_size=batch_size).evaluation(part))
+        together = next(iter(Patterns(batch_size=64).evaluation(part)))
+        assert torch.equal(torch.cat([images for images, _ in batches]), together[0])
+        assert torch.equal(torch.cat([labels for _, labels in batches]), together[1])
+        assert {len(labels) for _, labels in batches[:-1]} <= {batch_size}
+
+
+def test_a_part_that_does_not_exist_is_refused():
+    for call in (Patterns().evaluation, lambda part: Patterns().stream(part, 0)):
+        with pytest.raises(ValueError, match="'validation'; there are weights, architecture, train, test"):
+            call("validation")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("batch_size", 0),
+        ("batch_size", -3),
+        ("num_workers", -1),
+        ("architecture_share", 0.0),
+        ("architecture_share", 1.0),
+        ("architecture_share", float("nan")),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(setting, value):
+    with pytest.raises(SettingError, match=rf"^data\.{setting}: .* got {value}"):
+        Patterns(**{setting: value})
+
+
+def test_a_batch_larger_than_the_part_is_refused_by_name():
+    with pytest.raises(SettingError, match=r"^data\.batch_size: .*\b10 examples"):
+        Patterns(batch_size=11).stream("weights", 0)
+    assert len(Patterns(batch_size=11).stream("train", 0)) == 1
+
+
+def test_the_spec_rebuilds_the_module():
+    data = Patterns(batch_size=3, split_seed=4)
+    rebuilt = DataModule.build(data.spec)
+    assert dict(rebuilt.hparams) == dict(data.hparams) == data.spec["init_args"]
+    assert labels(rebuilt.evaluation("weights")) == labels(data.evaluation("weights"))
+
+
+def attach(data, module):
+    data.trainer = SimpleNamespace(lightning_module=module, global_rank=0, world_size=1)
+    return data
+
+
+def test_the_modules_schedule_says_what_is_trained_on():
+    class Module:
+        def schedule(self, data):
+            return Schedule({"weights": data.stream("weights", 0)}, 2, lambda: (0, 1))
+
+    data = attach(Patterns(), Module())
+    ((batch,),) = [batch.values() for batch in data.train_dataloader()]
+    assert labels([batch]) == labels([data.stream("weights", 0).get(1)])
+    assert labels(data.val_dataloader()) == labels(data.evaluation("architecture"))
+    assert labels(data.test_dataloader()) == labels(data.evaluation("test"))
+
+
+def test_a_module_without_a_schedule_gets_full_shuffled_batches_of_the_weights_part():
+    data = attach(Patterns(batch_size=4), object())
+    torch.manual_seed(0)
+    passes = [[labels([batch]) for batch in data.train_dataloader()] for _ in range(2)]
+    for batches in passes:
+        assert [len(batch) for batch in batches] == [4, 4]  # the two left over are left out
+        seen = [label for batch in batches for label in batch]
+        assert len(set(seen)) == 8
+        assert set(seen) <= set(labels(data.evaluation("weights")))
+    assert passes[0] != passes[1]
+
+
+@pytest.mark.parametrize(("part", "expected"), [("weights", "weights"), ("test", "test"), (None, None)])
+def test_a_module_says_what_it_is_validated_on(part, expected):
+    data = attach(Patterns(), SimpleNamespace(validation_part=part))
+    assert labels(data.val_dataloader()) == ([] if expected is None else labels(data.evaluation(expected)))
