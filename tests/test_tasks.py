@@ -75,6 +75,12 @@ def test_metrics_count_all_examples_of_all_batches_alike():
     assert metrics.compute()["accuracy"].item() == pytest.approx(3 / 5)
 
 
+@pytest.mark.parametrize("over_ranks", [True, False])
+def test_metrics_are_read_over_all_ranks_or_of_one_alone(over_ranks):
+    (accuracy,) = ImageClassification().metrics({"num_classes": 3}, over_ranks=over_ranks).values()
+    assert accuracy.sync_on_compute is over_ranks
+
+
 def test_metrics_are_those_of_the_main_classifier():
     task = ImageClassification()
     metrics = task.metrics({"num_classes": 3})

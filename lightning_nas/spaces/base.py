@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Literal, Self
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.spaces.tables import Tables
 from lightning_nas.specs import Configurable
 
 Architecture = tuple[int, ...]
@@ -54,16 +55,6 @@ class Choice:
     group: str | None = None
     sources: tuple[int, ...] = ()
     last_of_node: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tables:
-    """``next[k][state][option]`` and ``counts[k][state][option]``: the state that follows (None: illegal), and how many
-    legal architectures continue from there. States are numbered per choice; state 0 of choice 0 is the start."""
-
-    states: list[list[Hashable]]
-    next: list[list[list[int | None]]]
-    counts: list[list[list[int]]]
 
 
 class Network(nn.Module):
@@ -124,44 +115,22 @@ class Space(Configurable):
     # -- what is compiled from the rule ------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _tables(self) -> _Tables:
-        states: list[list[Hashable]] = [[self.start]]
-        following: list[list[list[int | None]]] = []
-        for choice in self.choices:
-            reached: dict[Hashable, int] = {}
-            rows: list[list[int | None]] = []
-            for state in states[-1]:
-                row: list[int | None] = []
-                for option in choice.options:
-                    after = self.step(state, choice, option)
-                    row.append(None if after is None else reached.setdefault(after, len(reached)))
-                rows.append(row)
-            following.append(rows)
-            states.append(list(reached))
-        counts: list[list[list[int]]] = []
-        completions = [1] * len(states[-1])
-        for rows in reversed(following):
-            counts.append([[0 if after is None else completions[after] for after in row] for row in rows])
-            completions = [sum(row) for row in counts[-1]]
-        return _Tables(states, following, counts[::-1])
+    def tables(self) -> Tables:
+        """The rule, compiled."""
 
-    @functools.cached_property
+        def step(state: Hashable, k: int, option: int) -> Hashable | None:
+            return self.step(state, self.choices[k], self.choices[k].options[option])
+
+        return Tables.compile(self.start, [len(choice.options) for choice in self.choices], step)
+
+    @property
     def size(self) -> int:
         """The number of legal architectures, exactly."""
-        return sum(self._tables.counts[0][0]) if self.choices else 1
+        return self.tables.size
 
     @functools.cached_property
     def has_rule(self) -> bool:
         return type(self).step is not Space.step
-
-    def _walk(self, architecture: Sequence[int]) -> Iterable[list[int]]:
-        """The completions' counts over the options at each choice along an architecture."""
-        state: int | None = 0
-        for rows, counts, option in zip(self._tables.next, self._tables.counts, architecture, strict=False):
-            if state is None:
-                return
-            yield counts[state]
-            state = rows[state][option]
 
     def allowed(self, prefix: Sequence[int] = ()) -> tuple[int, ...]:
         """The options of the next choice after ``prefix`` that at least one legal architecture goes on with.
@@ -172,7 +141,7 @@ class Space(Configurable):
         if len(prefix) >= len(self.choices):
             raise ValueError(f"the prefix has {len(prefix)} options; there are {len(self.choices)} choices")
         counts: list[int] = []
-        for k, counts in enumerate(self._walk([*prefix, 0])):
+        for k, counts in enumerate(self.tables.walk([*prefix, 0])):
             if k < len(prefix) and not (0 <= prefix[k] < len(counts) and counts[prefix[k]]):
                 raise ValueError(f"the prefix is illegal at {self.choices[k].name}")
         return tuple(option for option, count in enumerate(counts) if count)
@@ -183,7 +152,7 @@ class Space(Configurable):
             return False
         in_range = all(0 <= option < len(c.options) for option, c in zip(architecture, self.choices, strict=True))
         return in_range and all(
-            counts[option] > 0 for counts, option in zip(self._walk(architecture), architecture, strict=True)
+            counts[option] > 0 for counts, option in zip(self.tables.walk(architecture), architecture, strict=True)
         )
 
     @property
@@ -195,7 +164,7 @@ class Space(Configurable):
         """
         if self.size != 1:
             raise ValueError(f"the space has {self.size:,} architectures; restrict it to one first")
-        return self._unrank(0)
+        return self.tables.unrank(0)
 
     # -- sampling ----------------------------------------------------------------------------------------------------
 
@@ -208,27 +177,15 @@ class Space(Configurable):
                 choice is, one after the other (in a chain that may stop early, this gives short ones a fair share).
         """
         if by == "architecture":
-            return self._unrank(rng.randrange(self.size))
+            return self.tables.unrank(rng.randrange(self.size))
         drawn: Architecture = ()
         for _ in self.choices:
             drawn += (rng.choice(self.allowed(drawn)),)
         return drawn
 
-    def _unrank(self, rank: int) -> Architecture:
-        """The architecture of this rank in lexicographic order."""
-        drawn, state = [], 0
-        for rows, counts in zip(self._tables.next, self._tables.counts, strict=True):
-            option = 0
-            while rank >= counts[state][option]:
-                rank -= counts[state][option]
-                option += 1
-            drawn.append(option)
-            state = _reachable(rows[state][option])
-        return tuple(drawn)
-
     def __iter__(self) -> Iterator[Architecture]:
         """All architectures in lexicographic order. Mind the size."""
-        return map(self._unrank, range(self.size))
+        return map(self.tables.unrank, range(self.size))
 
     def mutate(self, architecture: Architecture, rng: Random, choice: int | None = None) -> Architecture:
         """Forces another option at one choice and returns the nearest legal architecture, the rest changed least.
@@ -246,7 +203,7 @@ class Space(Configurable):
         if choice is not None and not 0 <= choice < len(self.choices):
             raise ValueError(f"there is no choice {choice}; the space has {len(self.choices)}")
         candidates = range(len(self.choices)) if choice is None else [choice]
-        alternatives = {k: [o for o in self._possible[k] if o != architecture[k]] for k in candidates}
+        alternatives = {k: [o for o in self.tables.possible[k] if o != architecture[k]] for k in candidates}
         changeable = [k for k in candidates if alternatives[k]]
         if not changeable:
             where = "the space" if choice is None else self.choices[choice].name
@@ -261,57 +218,7 @@ class Space(Configurable):
                 return 0.0 if o == option else float("inf")
             return float(o != architecture[k])
 
-        return self._cheapest(cost, rng)
-
-    @functools.cached_property
-    def _possible(self) -> list[list[int]]:
-        """For each choice the options that occur in some legal architecture."""
-        reached, possible = {0}, []
-        for k, choice in enumerate(self.choices):
-            live = [(s, o) for s in reached for o in range(len(choice.options)) if self._tables.counts[k][s][o]]
-            possible.append(sorted({option for _, option in live}))
-            reached = {_reachable(self._tables.next[k][state][option]) for state, option in live}
-        return possible
-
-    def _cheapest(self, cost: Callable[[int, int], float], rng: Random | None) -> Architecture:
-        """The legal architecture of the smallest total ``cost(choice, option)``, by a backward pass over the tables.
-
-        Ties: uniformly among the cheapest with ``rng``, else the first in the options' order.
-        """
-        tables = self._tables
-        best: list[list[tuple[float, int]]] = [[(0.0, 1)] * len(tables.states[-1])]  # (cost, how many reach it)
-        for k in range(len(self.choices) - 1, -1, -1):
-            row = []
-            for state in range(len(tables.states[k])):
-                totals = self._totals(cost, k, state, best[-1])
-                low = min((total for total, _, _ in totals), default=float("inf"))
-                row.append((low, sum(ways for total, ways, _ in totals if total == low)))
-            best.append(row)
-        best.reverse()
-        chosen, state = [], 0
-        for k in range(len(self.choices)):
-            low = best[k][state][0]
-            ties = [(ways, option) for total, ways, option in self._totals(cost, k, state, best[k + 1]) if total == low]
-            option = ties[0][1]
-            if rng is not None:
-                rank = rng.randrange(sum(ways for ways, _ in ties))
-                for ways, option in ties:  # noqa: B007
-                    if rank < ways:
-                        break
-                    rank -= ways
-            chosen.append(option)
-            state = _reachable(tables.next[k][state][option])
-        return tuple(chosen)
-
-    def _totals(
-        self, cost: Callable[[int, int], float], k: int, state: int, after: list[tuple[float, int]]
-    ) -> list[tuple[float, int, int]]:
-        totals = []
-        for option, count in enumerate(self._tables.counts[k][state]):
-            if count:
-                rest, ways = after[_reachable(self._tables.next[k][state][option])]
-                totals.append((cost(k, option) + rest, ways, option))
-        return totals
+        return self.tables.cheapest(cost, rng)
 
     # -- scores and gates --------------------------------------------------------------------------------------------
 
@@ -329,7 +236,7 @@ class Space(Configurable):
                 raise ValueError(f"{choice.name} has {len(choice.options)} options, but {len(row)} scores")
             if not all(math.isfinite(score) for score in row):
                 raise ValueError(f"the scores of {choice.name} are not finite: {[float(score) for score in row]}")
-        return self._cheapest(lambda k, option: -float(scores[k][option]), None)
+        return self.tables.cheapest(lambda k, option: -float(scores[k][option]))
 
     def gates(self, architecture: Architecture) -> dict[str, Gate]:
         """The hard gates of one architecture: just its options run."""
@@ -460,11 +367,6 @@ class Space(Configurable):
     def describe(self, architecture: Architecture) -> str:
         """An architecture in a line or a few, for people."""
         return ", ".join(f"{name}: {option}" for name, option in self.to_names(architecture).items())
-
-
-def _reachable(state: int | None) -> int:
-    assert state is not None  # counts are positive only where a state follows
-    return state
 
 
 def _unique(what: str, names: Sequence[str]) -> None:
