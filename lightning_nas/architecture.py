@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lightning_nas.errors import SettingError
+from lightning_nas.files import write_whole
 from lightning_nas.spaces import PUBLISHED, Architecture, Space
 from lightning_nas.specs import check_arguments, subclasses
 
@@ -63,12 +64,7 @@ class Found:
         """Writes the file; it is there whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, (json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n").encode())
 
 
 def load_architecture(source: str | Path | dict[str, Any]) -> Found:

@@ -162,8 +162,12 @@ class CommandLine(LightningCLI):
 
 
 def offered(base: type) -> list[str]:
-    """The names of the classes that a user can choose for a field of this type."""
-    return sorted({cls.__name__ for cls in subclasses(base) if not subclasses(cls)})
+    """The names of the classes that a user can choose for a field of this type: not those that others here build on."""
+
+    def is_base(cls: type) -> bool:
+        return any(sub.__module__.startswith("lightning_nas.") for sub in subclasses(cls))
+
+    return sorted({cls.__name__ for cls in subclasses(base) if not is_base(cls)})
 
 
 def checkpoint_settings(path: str) -> str:

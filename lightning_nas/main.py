@@ -61,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         wrong = setting_error(error)
         if wrong is None and type(error).__name__ != "MisconfigurationException":  # Lightning's word for the same
             raise
-        # a space and a network do not know where their settings stand on the command line
-        line = re.sub(r"^(space|network|inputs|task)\.", r"model.\1.", str(wrong or error))
+        line = str(wrong or error)
+        if argv[0] in TRAINING:  # a space and a network do not know where their settings stand on the command line
+            line = re.sub(r"^(space|network|inputs|task)\.", r"model.\1.", line)
         print(f"error: {line}", file=sys.stderr)
         return 2
     return 0

@@ -102,14 +102,14 @@ def test_what_could_not_be_read_again_is_not_written(metrics):
 def test_a_full_disk_leaves_the_former_file_and_no_other(monkeypatch):
     good = load_architecture("darts_v1")
     good.save("architecture.json")
-    write = Path.write_text
+    write = Path.write_bytes
 
-    def fail(self, text, **settings):
-        write(self, text[: len(text) // 2], **settings)
+    def fail(self, content):
+        write(self, content[: len(content) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(SettingError, match="no space left"):
         load_architecture("darts_v2").save("architecture.json")
     assert [path.name for path in Path().iterdir()] == ["architecture.json"]
     assert_same(load_architecture("architecture.json"), good)

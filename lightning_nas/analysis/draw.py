@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nas.analysis.layout import FONT, Edges, Layout, roles, text_width
+from lightning_nas.files import write_whole
 from lightning_nas.spaces.base import Architecture, Choice, Space
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def draw_architecture(
     path = _accepted(path, (*_FORMATS, ".dot"))
     graphs = space.graphs(architecture)
     if path.suffix.lower() == ".dot":
-        _write(path, _dot(graphs, caption).encode())
+        write_whole(path, _dot(graphs, caption).encode())
         return
     import matplotlib.style
 
@@ -277,14 +278,4 @@ def _save(figure: "Figure", path: Path) -> None:
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
     content = io.BytesIO()
     figure.savefig(content, format=suffix, dpi=200, metadata=metadata)
-    _write(path, content.getvalue())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes the whole file or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, content.getvalue())

@@ -106,11 +106,11 @@ class Space(Configurable):
 
         It is built with the options that the space has: a space restricted to one architecture gives the child.
         """
-        raise TypeError(f"{type(self).__name__} describes architectures only; it has no network to train")
+        raise SettingError(f"{type(self).__name__} describes architectures only; it has no network to train")
 
     def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
         """What a drawing shows: for each cell its edges (from, to, label)."""
-        raise TypeError(f"{type(self).__name__} does not say how its architectures are drawn")
+        raise SettingError(f"{type(self).__name__} does not say how its architectures are drawn")
 
     # -- what is compiled from the rule ------------------------------------------------------------------------------
 

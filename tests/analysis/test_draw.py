@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lightning_nas.analysis import draw, layout
 from lightning_nas.analysis.draw import draw_architecture, draw_scores, draw_weights
+from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.base import Choice, Space
 
@@ -93,7 +94,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_written_one(space, architec
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(SettingError, match="no space left"):
         draw_architecture(space, architecture, path)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("cell.svg", "old")]
 

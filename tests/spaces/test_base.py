@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from lightning_nas.errors import SettingError
 from lightning_nas.spaces import Architecture, Choice, Space
 
 
@@ -194,9 +195,9 @@ def test_names_that_occur_twice_are_refused() -> None:
 
 
 def test_a_space_that_only_describes_says_so() -> None:
-    with pytest.raises(TypeError, match="WithoutRule describes architectures only"):
+    with pytest.raises(SettingError, match="WithoutRule describes architectures only"):
         WithoutRule().network({})
-    with pytest.raises(TypeError, match="WithoutRule does not say how"):
+    with pytest.raises(SettingError, match="WithoutRule does not say how"):
         WithoutRule().graphs((0, 0, 0))
 
 
