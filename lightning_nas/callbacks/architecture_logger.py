@@ -37,20 +37,24 @@ class ArchitectureLogger(Callback):
         self.n_random = n_random
         self.retrain_config = retrain_config
         self.rows: list[list[Any]] = []
+        self.score: float | None = None  # of this epoch, if it is validated
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for it involves all ranks
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, Method) and not trainer.sanity_checking:
+            # reading a metric may average it over all ranks, so all of them have to
+            self.score = float(trainer.callback_metrics[f"val/supernet_{pl_module.task.score}"])
+
+    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, Method) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        # reading a metric may average it over all ranks, so all of them have to
-        score = trainer.callback_metrics.get(f"val/supernet_{pl_module.task.score}")
-        if not trainer.is_global_zero:
-            return
         epoch, folder = trainer.current_epoch, self.folder
         names = pl_module.space.to_names(pl_module.best())
-        self._append(folder / "architectures.csv", epoch, None if score is None else float(score), names)
+        self._append(folder / "architectures.csv", epoch, self.score, names)
+        self.score = None
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
             self._draw(trainer, pl_module, folder / "pictures", f"epoch_{epoch:03d}_")
 

@@ -1,0 +1,56 @@
+"""What is written while a search runs."""
+
+import csv
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_nas.callbacks import ArchitectureLogger
+from lightning_nas.data import Digits
+from lightning_nas.methods import DARTS
+from lightning_nas.spaces import DARTSCell
+from lightning_nas.tasks import ImageClassification
+
+
+class Recorded(pl.Callback):
+    """What the search would return, and its validation score, after every epoch."""
+
+    def __init__(self):
+        self.architectures, self.scores = [], {}
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.architectures.append(pl_module.best())
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.scores[trainer.current_epoch] = float(trainer.callback_metrics["val/supernet_accuracy"])
+
+
+def test_a_row_per_epoch_and_pictures_every_few(tmp_path):
+    recorded = Recorded()
+    space = DARTSCell(nodes=2, operations=("none", "skip_connect", "sep_conv_3x3"))
+    method = DARTS(space, ImageClassification(), {"channels": 2, "cells": 2}, order="first", alphas_lr=1.0)
+    pl.Trainer(
+        max_epochs=4,
+        check_val_every_n_epoch=2,
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, name="", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[recorded, ArchitectureLogger(every_n_epochs=3, n_random=0)],
+    ).fit(method, Digits(batch_size=256))
+
+    with open(tmp_path / "architectures.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
+    found = [space.from_names({choice.name: row[choice.name] for choice in space.choices}) for row in rows]
+    assert found == recorded.architectures
+    assert len(set(found)) > 1  # the search moved
+    scores = [row["supernet_validation_score"] for row in rows]
+    assert scores == ["", str(recorded.scores[1]), "", str(recorded.scores[3])]  # no score where none was taken
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "epoch_002_cells.svg",
+        "epoch_002_weights.svg",
+    ]
+    assert (tmp_path / "architecture.json").exists()
