@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import Method
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
@@ -83,16 +84,23 @@ class DARTS(Method):
         self.present: Tensor
         self.register_buffer("present", torch.tensor(present), persistent=False)
 
+    def weights(self) -> Tensor:
+        """The softmax of every choice's alphas, ``(n_choices, most options)``; zero where a choice has fewer."""
+        return self.alphas.masked_fill(~self.present, -torch.inf).softmax(1)
+
     def gates(self) -> Gates:
-        """The softmax of every choice's alphas."""
-        weights = self.alphas.masked_fill(~self.present, -torch.inf).softmax(1)
-        rows = zip(self.space.choices, weights, strict=True)
+        rows = zip(self.space.choices, self.weights(), strict=True)
         return {choice.name: row[: len(choice.options)] for choice, row in rows}
 
     def choice_weights(self) -> list[list[float]]:
         return [gate.detach().tolist() for gate in self.gates().values()]  # type: ignore[union-attr]
 
     def best(self) -> Architecture:
+        if not self.alphas.isfinite().all():
+            raise SettingError(
+                "model: the search has diverged, its alphas are not finite; lower model.lr or model.alphas_lr, or set "
+                "model.gradient_clip, and go on from the last checkpoint"
+            )
         return self.space.derive(self.choice_weights())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -161,16 +169,15 @@ class DARTS(Method):
 
     def on_train_epoch_end(self) -> None:
         self.lr_schedulers().step()  # type: ignore[union-attr]
-        rows = self.choice_weights()
-        entropy = torch.tensor([torch.distributions.Categorical(torch.tensor(row)).entropy() for row in rows]).mean()
+        self._log_skips()
+        entropy = torch.special.entr(self.weights().detach()).sum(1).mean()
         self.log("arch/entropy", entropy, sync_dist=True)  # nats, mean over choices
-        self._log_skips(rows)
 
-    def _log_skips(self, rows: list[list[float]]) -> None:
+    def _log_skips(self) -> None:
         """Counts identity edges, and warns where they have taken a cell over (not while alphas are about even)."""
         kept: dict[str, list[bool]] = {}  # by kind of cell, for each edge whether it is a clear skip
         skips: dict[str, int] = {}
-        for choice, option, row in zip(self.space.choices, self.best(), rows, strict=True):
+        for choice, option, row in zip(self.space.choices, self.best(), self.choice_weights(), strict=True):
             kind, name = choice.node.partition("/")[0], choice.options[option]
             if name != "none":
                 skips[kind] = skips.get(kind, 0) + (name == "skip_connect")

@@ -2,11 +2,15 @@
 
 import math
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from lightning_nas.data import Digits
+from lightning_nas.errors import SettingError
 from lightning_nas.methods.darts import DARTS, finite_difference, unrolled_gradient
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification
@@ -182,6 +186,24 @@ def test_gates_are_the_softmax_over_the_options_that_a_choice_has():
     gates = method.gates()
     assert gates["normal/0->2"].tolist() == pytest.approx([1 / (1 + math.e), math.e / (1 + math.e)])
     assert gates["normal/1->2"].tolist() == pytest.approx(torch.arange(8.0).softmax(0).tolist())
+
+
+def test_divergence_is_said_and_the_last_good_checkpoint_stays(tmp_path):
+    method = DARTS(DARTSCell(nodes=1), ImageClassification(), {"channels": 2, "cells": 1}, order="first", lr=1e30)
+    method.gradient_clip = None
+    each_epoch = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=5,
+        callbacks=[each_epoch],
+    )
+    with pytest.raises(SettingError, match=r"lower model\.lr"):
+        trainer.fit(method, Digits(batch_size=256))
+    for path in tmp_path.glob("*.ckpt"):
+        assert torch.load(path, weights_only=True)["state_dict"]["alphas"].isfinite().all()
 
 
 def test_best_on_hand_made_alphas():
