@@ -82,7 +82,7 @@ def profile(
 def list_() -> None:
     """Methods, spaces, data, configurations and published architectures."""
     from lightning_nas import cli
-    from lightning_nas.main import config_folder
+    from lightning_nas.files import config_folder
     from lightning_nas.methods import Method
     from lightning_nas.spaces import PUBLISHED, Space
     from lightning_nas.specs import subclasses
@@ -131,7 +131,7 @@ def study(
         folder: where the runs and study.csv are written.
     """
     from lightning_nas.analysis.study import compare_with_random
-    from lightning_nas.main import find_config
+    from lightning_nas.files import find_config
 
     if seeds < 2:
         raise SettingError(f"--seeds: at least 2 are needed for a spread, got {seeds}")

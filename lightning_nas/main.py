@@ -7,10 +7,9 @@ import itertools
 import re
 import sys
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
 
-from lightning_nas.errors import SettingError, setting_error
+from lightning_nas.errors import setting_error
+from lightning_nas.files import find_config
 
 TRAINING = ("fit", "validate", "test", "derive")
 USAGE = """\
@@ -86,24 +85,3 @@ def packaged_configs(argv: Sequence[str]) -> list[str]:
                 argument = argument.partition("=")[2]
         expanded.append(find_config(argument) if expanded and expanded[-1] in ("-c", "--config") else argument)
     return expanded
-
-
-def config_folder() -> Path:
-    """Where the packaged configurations lie: in the installed package, or beside it in a checkout."""
-    packaged = Path(str(resources.files("lightning_nas"))) / "configs"
-    return packaged if packaged.is_dir() else packaged.parent.parent / "configs"
-
-
-def find_config(name: str) -> str:
-    """A file as it is; else the packaged configuration of this name, with or without ``configs/`` before it.
-
-    Raises:
-        SettingError: if there is neither.
-    """
-    if Path(name).is_file():
-        return name
-    packaged = config_folder() / name.removeprefix("configs/")
-    if not packaged.is_file():
-        known = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
-        raise SettingError(f"--config: there is no file {name}, and no packaged one; packaged are {', '.join(known)}")
-    return str(packaged)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_nas.main import config_folder, main
+from lightning_nas.files import config_folder
+from lightning_nas.main import main
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 TINY = ["--model.space.nodes=2", "--model.network.channels=2", "--model.network.cells=2", "--data.batch_size=128"]

@@ -9,7 +9,8 @@ import pytest
 from lightning_nas.architecture import load_architecture
 from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.errors import SettingError
-from lightning_nas.main import config_folder, find_config, main, packaged_configs
+from lightning_nas.files import config_folder, find_config
+from lightning_nas.main import main, packaged_configs
 from lightning_nas.methods import DARTS
 from lightning_nas.spaces import PUBLISHED, DARTSCell
 

@@ -2,17 +2,22 @@
 
 import csv
 import dataclasses
+import inspect
+import json
 import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_nas.analysis.draw import draw_architecture, draw_weights
 from lightning_nas.errors import SettingError
+from lightning_nas.files import find_config
 from lightning_nas.methods.base import Method
 from lightning_nas.retrain import Retrain
 
@@ -33,6 +38,7 @@ class ArchitectureLogger(Callback):
     def __init__(self, every_n_epochs: int = 5, n_random: int = 20, retrain_config: str = "retrain.yaml") -> None:
         if every_n_epochs < 0 or n_random < 0:
             raise SettingError("architecture_logger: every_n_epochs and n_random cannot be negative")
+        find_config(retrain_config)  # a wrong name is said now and not when the search is over
         self.every_n_epochs = every_n_epochs
         self.n_random = n_random
         self.retrain_config = retrain_config
@@ -104,15 +110,26 @@ class ArchitectureLogger(Callback):
             ):
                 print(f"\nW&B          {folder / 'wandb'} (an offline run; wandb sync uploads it)", end="")
             print(outcome.describe())
-            print(
-                f"  python -m lightning_nas fit --config {self.retrain_config} "
-                f"--model.architecture {folder / 'architecture.json'}"
-            )
+            print(f"  {self._retrain_command(trainer)}")
         elif isinstance(pl_module, Retrain):
             pl_module.found.save(folder / "architecture.json")
             draw_architecture(pl_module.found.space, pl_module.found.architecture, folder / "architecture.svg")
             print("Trained. The figure to report is the test part's, taken once:")
             print(f"  python -m lightning_nas test --ckpt_path {folder / 'checkpoints' / 'last.ckpt'}")
+
+    def _retrain_command(self, trainer: Trainer) -> str:
+        """The next command, on the same data as the search."""
+        words = ["python -m lightning_nas fit --config", self.retrain_config]
+        words += ["--model.architecture", shlex.quote(str(self.folder / "architecture.json"))]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
+        if configured["data"]["class_path"] != type(data).__name__:
+            words += ["--data", type(data).__name__]
+        defaults = inspect.signature(type(data)).parameters
+        for name, value in data.spec["init_args"].items():
+            if value != defaults[name].default and name != "batch_size":
+                words.append(f"--data.{name}={shlex.quote(json.dumps(value).strip(chr(34)))}")
+        return " ".join(words)
 
     def _summarise(self, trainer: Trainer, figures: dict[str, Any]) -> None:
         for logger in trainer.loggers:

@@ -1,12 +1,14 @@
 """What is written while a search runs."""
 
 import csv
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
+import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_nas.callbacks import ArchitectureLogger
-from lightning_nas.data import Digits
+from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.methods import DARTS
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification
@@ -24,6 +26,22 @@ class Recorded(pl.Callback):
     def on_validation_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
             self.scores[trainer.current_epoch] = float(trainer.callback_metrics["val/supernet_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "expected"),
+    [
+        ("quickstart/retrain.yaml", Digits(), ""),
+        ("quickstart/retrain.yaml", Digits(image_size=32, channels=3), " --data.image_size=32 --data.channels=3"),
+        ("retrain.yaml", Digits(), " --data Digits"),
+        ("retrain.yaml", CIFAR10(folder="a b", verify=False), " --data.folder='a b' --data.verify=false"),
+    ],
+)
+def test_the_next_command_names_the_data_of_the_search(config, data, expected, tmp_path):
+    logger = ArchitectureLogger(retrain_config=config)
+    logger.folder = tmp_path
+    command = f"python -m lightning_nas fit --config {config} --model.architecture {tmp_path / 'architecture.json'}"
+    assert logger._retrain_command(SimpleNamespace(datamodule=data)) == command + expected
 
 
 def test_a_row_per_epoch_and_pictures_every_few(tmp_path):
