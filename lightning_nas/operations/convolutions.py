@@ -1,13 +1,44 @@
-"""The convolutions of the DARTS family (Liu et al. 2019, released code).
+"""The convolutions of the DARTS family (Liu et al. 2019, released code) and of NAS-Bench-201.
 
 No convolution has a bias. ``affine`` says whether the BatchNorms learn scale and shift: not during a search.
 Bodies that begin with a ReLU in the papers leave it out here: a state's ReLU is computed once for all its readers
 (:class:`~lightning_nas.operations.table.View`).
 """
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Pointwise(nn.Module):
+    """A 1×1 convolution of states that lie side by side: ``(N, channels, H, W)`` to ``(N, channels_out, H/stride, …)``.
+
+    Every state has its own part of the weight, under its name. So a reader of a cell whose output depends on the
+    architecture has one weight for all architectures, of which the states that are there take their parts.
+
+    Args:
+        widths: channels of each state that can be there, by name.
+    """
+
+    def __init__(self, widths: Mapping[str, int], channels_out: int, stride: int = 1, bias: bool = False) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(sum(widths.values()))  # as ``nn.Conv2d`` has it
+        self.parts = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.empty(channels_out, width, 1, 1).uniform_(-bound, bound))
+                for name, width in widths.items()
+            }
+        )
+        self.bias = nn.Parameter(torch.empty(channels_out).uniform_(-bound, bound)) if bias else None
+        self.stride = stride
+
+    def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
+        """Convolves the states ``names`` (default: all), whose channels follow each other in ``x``."""
+        parts = [self.parts[name] for name in (self.parts if names is None else names)]
+        return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, self.stride)
 
 
 class Depthwise(nn.Sequential):
@@ -44,32 +75,49 @@ class HalfResolution(nn.Module):
     """FactorizedReduce without its ReLU: two 1×1 convolutions of stride 2, the second on the input shifted by one
     pixel down and right, side by side, BatchNorm: ``(N, C_in, H, W)`` to ``(N, C_out, ⌈H/2⌉, ⌈W/2⌉)``."""
 
-    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
+    def __init__(self, widths: Mapping[str, int], channels_out: int, affine: bool) -> None:
         super().__init__()
-        self.even = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(channels_in, channels_out - channels_out // 2, 1, stride=2, bias=False)
+        self.even = Pointwise(widths, channels_out // 2, stride=2)
+        self.odd = Pointwise(widths, channels_out - channels_out // 2, stride=2)
         self.norm = nn.BatchNorm2d(channels_out, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
         shifted = F.pad(x, (-1, x.shape[3] % 2, -1, x.shape[2] % 2))  # an odd size is padded by one
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
+        return self.norm(torch.cat([self.even(x, names), self.odd(shifted, names)], 1))
 
 
-class FactorizedReduce(nn.Sequential):
+class FactorizedReduce(nn.Module):
     """ReLU, then :class:`HalfResolution`."""
 
-    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
-        super().__init__(nn.ReLU(), HalfResolution(channels_in, channels_out, affine))
+    def __init__(self, widths: Mapping[str, int], channels_out: int, affine: bool) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.half_resolution = HalfResolution(widths, channels_out, affine)
+
+    def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
+        return self.half_resolution(self.relu(x), names)
 
 
-class ReLUConvBN(nn.Sequential):
+class ReLUConvBN(nn.Module):
     """ReLU, 1×1 convolution, BatchNorm: how a cell brings its inputs to its own width."""
 
-    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
+    def __init__(self, widths: Mapping[str, int], channels_out: int, affine: bool) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.convolution = Pointwise(widths, channels_out)
+        self.norm = nn.BatchNorm2d(channels_out, affine=affine)
+
+    def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
+        return self.norm(self.convolution(self.relu(x), names))
+
+
+class ConvBN(nn.Sequential):
+    """``nor_conv_k`` (NAS-Bench-201) without its ReLU: an ordinary k×k convolution, BatchNorm."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
         super().__init__(
-            nn.ReLU(),
-            nn.Conv2d(channels_in, channels_out, 1, bias=False),
-            nn.BatchNorm2d(channels_out, affine=affine),
+            nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
         )
 
 

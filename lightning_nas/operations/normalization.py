@@ -16,15 +16,15 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm in training mode normalises by the batch and leaves its buffers as they are."""
-    norms = [norm for norm in batch_norms(network) if norm.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Inside, BatchNorm normalises by the batch, in evaluation mode too, and leaves its buffers as they are."""
+    norms = [(norm, norm.training) for norm in batch_norms(network) if norm.track_running_stats]
+    for norm, _ in norms:
+        norm.track_running_stats, norm.training = False, True
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, training in norms:
+            norm.track_running_stats, norm.training = True, training
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lightning_nas.operations.convolutions import Conv1x7, Depthwise, HalfResolution, Separable
+from lightning_nas.operations.convolutions import Conv1x7, ConvBN, Depthwise, HalfResolution, Separable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +61,15 @@ OPERATIONS: dict[str, Operation | None] = {
     "avg_pool_3x3": _pool("avg_pool_3x3", lambda stride: nn.AvgPool2d(3, stride, 1, count_include_pad=False)),
     "skip_connect": Operation(
         lambda stride: _STATE if stride == 1 else _RELU,
-        lambda channels, stride, affine: None if stride == 1 else HalfResolution(channels, channels, affine),
+        lambda channels, stride, affine: None if stride == 1 else HalfResolution({"state": channels}, channels, affine),
     ),
     "sep_conv_3x3": _convolution(lambda channels, stride, affine: Separable(channels, 3, stride, affine)),
     "sep_conv_5x5": _convolution(lambda channels, stride, affine: Separable(channels, 5, stride, affine)),
     "sep_conv_7x7": _convolution(lambda channels, stride, affine: Separable(channels, 7, stride, affine)),
     "dil_conv_3x3": _convolution(lambda channels, stride, affine: Depthwise(channels, 3, stride, affine, dilation=2)),
     "dil_conv_5x5": _convolution(lambda channels, stride, affine: Depthwise(channels, 5, stride, affine, dilation=2)),
+    "nor_conv_1x1": _convolution(lambda channels, stride, affine: ConvBN(channels, 1, stride, affine)),
+    "nor_conv_3x3": _convolution(lambda channels, stride, affine: ConvBN(channels, 3, stride, affine)),
     "conv_7x1_1x7": _convolution(lambda channels, stride, affine: Conv1x7(channels, stride, affine)),
 }
 """Operations by name. ``none`` is the absent one: it has no view and no body."""

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Literal, Self
 
@@ -29,6 +29,9 @@ Gate = int | Tensor
 Gates = Mapping[str, Gate]
 """A gate for each choice, by the choice's name."""
 
+DropPath = float | Callable[[float], float]
+"""A probability, or a function of the relative depth, from just above 0 to 1 at the last cell."""
+
 Resolved = dict[str, list[tuple[str, Tensor | None]]]
 """For each choice the options that run, by name, with their weights (None: the option alone, unweighted)."""
 
@@ -40,11 +43,12 @@ class Choice:
     Attributes:
         name: unique in the space, without a dot, since modules are named by it.
         options: the options' names, unique.
-        node: the node the decision belongs to; choices of one node follow each other.
+        node: the node the decision belongs to, ``[cell/]number``; choices of one node follow each other. The number is
+            that of the state which the node computes in its cell.
         kind: what the options are. Choices of a kind share a controller's head.
         group: choices of one group are sampled in one controller step; None: a step of its own.
-        sources: for an ``input`` choice the state that each option reads, for an ``operation`` on an edge the one
-            state that the edge leaves; else empty.
+        sources: for an ``input`` choice the state of the cell that each option reads, for an ``operation`` on an edge
+            and for a ``skip`` the one state that it leaves; else empty.
         last_of_node: whether no later choice belongs to the same node. The space sets it.
     """
 
@@ -55,6 +59,16 @@ class Choice:
     group: str | None = None
     sources: tuple[int, ...] = ()
     last_of_node: bool = False
+
+    @property
+    def cell(self) -> str:
+        """The cell of the node; empty where there is just one."""
+        return self.node.rpartition("/")[0]
+
+    @property
+    def state(self) -> int:
+        """The number of the state that the node computes in its cell."""
+        return int(self.node.rpartition("/")[2])
 
 
 class Network(nn.Module):
@@ -68,8 +82,11 @@ class Network(nn.Module):
     space: "Space"
     inputs: dict[str, int]
 
-    def forward(self, x: Tensor, gates: Gates | None = None) -> Any:
-        """Runs what the gates say; without gates, the one architecture of the space."""
+    def forward(self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0) -> Any:
+        """Runs what the gates say; without gates, the one architecture of the space.
+
+        ``drop_path`` is the probability to drop an operation's output for a sample, in training.
+        """
         raise NotImplementedError
 
     def example(self, batch_size: int = 1) -> Tensor:

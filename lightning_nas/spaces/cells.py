@@ -1,14 +1,15 @@
-"""The shell around cells: stem, a stack of cells with two reductions, pooling and a linear classifier."""
+"""What networks of cells are made of: candidate operations on states, and the shell around a stack of cells."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations import FactorizedReduce, ReLUConvBN
-from lightning_nas.spaces.base import Gates, Network, Resolved, Space
+from lightning_nas.operations import OPERATIONS, FactorizedReduce, Pointwise, ReLUConvBN, drop_path
+from lightning_nas.spaces.base import Choice, DropPath, Gates, Network, Resolved, Space
 
 Form = Literal["search", "final"]
 """``search``: BatchNorm without scale and shift, pools normalised. ``final``: the network to train and report."""
@@ -16,17 +17,176 @@ Form = Literal["search", "final"]
 Stem = Literal["cifar", "imagenet"]
 
 
+def check_form(form: str) -> None:
+    if form not in get_args(Form):
+        raise SettingError(f"form: {' or '.join(get_args(Form))}, got {form!r}")
+
+
+def check_operations(operations: Sequence[str]) -> None:
+    for operation in operations:
+        if operation not in OPERATIONS:
+            raise SettingError(f"space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+
+
+# -- inside a cell -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class States:
+    """States side by side: ``x`` is ``(N, channels of all, H, W)``, ``names`` says whose channels follow each other."""
+
+    x: Tensor
+    names: tuple[str, ...]
+
+
+Seen = dict[tuple[int, str], Tensor]
+"""The views computed so far in one forward pass of a cell, by source and name."""
+
+
+class Candidates(nn.Module):
+    """The operations of a cell. ReLU, pooling and the pools' BatchNorm are the same tensor for all operations that read
+    a state, so they are computed once, and only if an operation that runs reads them.
+
+    Args:
+        channels: of every state.
+        strided: the states that are read with stride 2.
+        affine: whether BatchNorms learn scale and shift.
+    """
+
+    def __init__(self, channels: int, strided: Collection[int], affine: bool) -> None:
+        super().__init__()
+        self.channels, self.strided, self.affine = channels, strided, affine
+        self.views = nn.ModuleDict()
+        self.bodies = nn.ModuleDict()
+
+    def add(self, place: str, source: int, option: str) -> None:
+        """Builds an operation that reads ``source``; ``place`` is a name for where its result goes."""
+        operation, stride = OPERATIONS[option], self._stride(source)
+        if operation is None:
+            return
+        view = operation.view(stride)
+        if f"{source}/{view.name}" not in self.views:
+            self.views[f"{source}/{view.name}"] = view.build(self.channels, stride, self.affine)
+        body = operation.body(self.channels, stride, self.affine)
+        if body is not None:
+            self.bodies[f"{place}/{option}"] = body
+
+    def forward(
+        self, place: str, source: int, option: str, state: Tensor | None, seen: Seen, probability: float
+    ) -> Tensor | None:
+        """One operation's result; None where the operation is ``none`` or nothing flows into its state."""
+        operation = OPERATIONS[option]
+        if operation is None or state is None:
+            return None
+        view = operation.view(self._stride(source)).name
+        if (source, view) not in seen:
+            seen[source, view] = self.views[f"{source}/{view}"](state)
+        body = f"{place}/{option}"
+        out = self.bodies[body](seen[source, view]) if body in self.bodies else seen[source, view]
+        return out if view == "state" else drop_path(out, probability)  # the identity is never dropped
+
+    def nothing(self, state: Tensor) -> Tensor:
+        """The zeros of a node that nothing flows into; ``state`` is one that nodes read."""
+        n, _, height, width = state.shape
+        stride = 2 if self.strided else 1
+        return state.new_zeros(n, self.channels, -(-height // stride), -(-width // stride))
+
+    def _stride(self, source: int) -> int:
+        return 2 if source in self.strided else 1
+
+
+def plus(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None) -> Tensor | None:
+    """``total + weight · term`` where what is not there counts as zero, and a weight as one."""
+    if term is None:
+        return total
+    term = term if weight is None else weight * term
+    return term if total is None else total + term
+
+
+class Edges(nn.Module):
+    """An operation on every edge between states; a node is the sum of its edges.
+
+    Args:
+        choices: one for each edge, with its one source and its node.
+        n_inputs: states that are given; the nodes' follow.
+    """
+
+    def __init__(
+        self, choices: Sequence[Choice], n_inputs: int, channels: int, strided: Collection[int], affine: bool
+    ) -> None:
+        super().__init__()
+        self.candidates = Candidates(channels, strided, affine)
+        self.n_nodes = max(choice.state for choice in choices) - n_inputs + 1
+        self.leaving: list[list[tuple[str, int]]] = [[] for _ in range(n_inputs + self.n_nodes)]  # (choice, node)
+        for choice in choices:
+            (source,) = choice.sources
+            self.leaving[source].append((choice.name, choice.state))
+            for option in choice.options:
+                self.candidates.add(choice.name, source, option)
+
+    def forward(self, inputs: Sequence[Tensor], gates: Resolved, probability: float) -> list[Tensor]:
+        """The nodes' states."""
+        states: list[Tensor | None] = [*inputs, *[None] * self.n_nodes]
+        seen: Seen = {}
+        # source by source: once all edges that leave a state are done, nobody holds its views any more
+        for source, leaving in enumerate(self.leaving):
+            for name, node in leaving:
+                for option, weight in gates[name]:
+                    term = self.candidates(name, source, option, states[source], seen, probability)
+                    states[node] = plus(states[node], term, weight)
+            for key in [key for key in seen if key[0] == source]:
+                del seen[key]
+        return [self.candidates.nothing(inputs[0]) if s is None else s for s in states[len(inputs) :]]
+
+
+# -- the shell ---------------------------------------------------------------------------------------------------------
+
+
 class Cell(nn.Module):
     """What the shell expects of a cell.
 
-    A cell reads the outputs of the two cells before it and returns ``(N, out_channels, H, W)``; a reduction cell halves
-    the resolution.
+    A cell reads the outputs of the two cells before it; a reduction cell halves the resolution.
+
+    Attributes:
+        widths: channels of each state that can be in its output, by name.
     """
 
-    out_channels: int
+    widths: dict[str, int]
 
-    def forward(self, s0: Tensor, s1: Tensor, gates: Resolved, drop_path: float) -> Tensor:
+    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a cell stands.
+
+    Attributes:
+        kind: ``normal`` or ``reduce``.
+        before_last, last: widths of the outputs of the two cells before.
+        channels: its own.
+        after_reduction: whether the cell before was a reduction.
+    """
+
+    kind: str
+    before_last: Mapping[str, int]
+    last: Mapping[str, int]
+    channels: int
+    after_reduction: bool
+
+
+class Preprocess(nn.Module):
+    """Brings the two inputs of a cell to the cell's width, and the first to its resolution where the cell before was a
+    reduction."""
+
+    def __init__(self, place: Place, affine: bool) -> None:
+        super().__init__()
+        first = FactorizedReduce if place.after_reduction else ReLUConvBN
+        self.before_last = first(place.before_last, place.channels, affine)
+        self.last = ReLUConvBN(place.last, place.channels, affine)
+
+    def forward(self, s0: States, s1: States) -> list[Tensor]:
+        return [self.before_last(s0.x, s0.names), self.last(s1.x, s1.names)]
 
 
 class CellNetwork(Network):
@@ -37,7 +197,7 @@ class CellNetwork(Network):
     Args:
         space: whose choices are built. With one kind of cell, ``normal``, there are no reductions.
         inputs: ``channels``, ``image_size`` (pixels) and ``num_classes`` of the data.
-        build_cell: ``(kind, channels of the cell before the last, of the last, own, after_reduction)`` to a cell.
+        build_cell: makes the cell for a place.
         channels: width C of the first cells.
         cells: their number L.
         stem: ``cifar`` keeps the resolution, ``imagenet`` divides it by 8.
@@ -51,7 +211,7 @@ class CellNetwork(Network):
         self,
         space: Space,
         inputs: dict[str, int],
-        build_cell: Callable[[str, int, int, int, bool], Cell],
+        build_cell: Callable[[Place], Cell],
         channels: int,
         cells: int,
         stem: Stem,
@@ -65,9 +225,7 @@ class CellNetwork(Network):
             raise SettingError(f"network.stem: {' or '.join(get_args(Stem))}, got {stem!r}")
         if cells < 1:
             raise SettingError(f"network.cells: at least 1, got {cells}")
-        for field in ("channels", "image_size", "num_classes"):
-            if field not in inputs:
-                raise SettingError(f"inputs.{field}: missing; a network of images needs it")
+        check_image_inputs(inputs)
         self.space = space
         self.inputs = dict(inputs)
         reductions = {cells // 3, 2 * cells // 3} if "reduce" in kinds else set()
@@ -81,18 +239,19 @@ class CellNetwork(Network):
         else:
             width = channels
             self.stem = ImageNetStem(inputs["channels"], channels)
-        before_last, last, after_reduction = width, width, stem == "imagenet"
+        before_last = last = {"stem": width}
+        after_reduction = stem == "imagenet"
         resolution = -(-inputs["image_size"] // (8 if stem == "imagenet" else 1))  # every halving rounds up
         self.cells = nn.ModuleList()
-        own, size_at_auxiliary, width_at_auxiliary = channels, 0, 0
+        own, size_at_auxiliary, widths_at_auxiliary = channels, 0, last
         for k in range(cells):
             reduce = k in reductions
             own, resolution = (2 * own, (resolution + 1) // 2) if reduce else (own, resolution)
-            cell = build_cell("reduce" if reduce else "normal", before_last, last, own, after_reduction)
+            cell = build_cell(Place("reduce" if reduce else "normal", before_last, last, own, after_reduction))
             self.cells.append(cell)
-            before_last, last, after_reduction = last, cell.out_channels, reduce
+            before_last, last, after_reduction = last, cell.widths, reduce
             if k == self.auxiliary_after:
-                size_at_auxiliary, width_at_auxiliary = resolution, last
+                size_at_auxiliary, widths_at_auxiliary = resolution, last
         self.auxiliary: nn.Module | None = None
         if auxiliary:
             pool_stride, least = (3, 8) if stem == "cifar" else (2, 7)
@@ -101,11 +260,13 @@ class CellNetwork(Network):
                     f"network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
                     f"they are {size_at_auxiliary}×{size_at_auxiliary}; set it to false or take larger images"
                 )
-            self.auxiliary = AuxiliaryHead(width_at_auxiliary, inputs["num_classes"], pool_stride)
-        self.classifier = nn.Linear(last, inputs["num_classes"])
+            self.auxiliary = AuxiliaryHead(widths_at_auxiliary, inputs["num_classes"], pool_stride)
+        self.classifier = Pointwise(last, inputs["num_classes"], bias=True)
         self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
 
-    def forward(self, x: Tensor, gates: Gates | None = None, drop_path: float = 0.0) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
 
         Args:
@@ -117,29 +278,38 @@ class CellNetwork(Network):
             logits; in training with an auxiliary head also the head's logits.
         """
         resolved = self.space.resolve(gates)
-        drop_path = drop_path if self.training else 0.0
         x = x.contiguous(memory_format=torch.channels_last)
-        if isinstance(self.stem, ImageNetStem):
-            s0, s1 = self.stem(x)
-        else:
-            s0 = s1 = self.stem(x)
+        outputs = self.stem(x) if isinstance(self.stem, ImageNetStem) else [self.stem(x)] * 2
+        s0, s1 = (States(output, ("stem",)) for output in outputs)
         auxiliary = None
         for k, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1, resolved, drop_path)
+            s0, s1 = s1, cell(s0, s1, resolved, drop_probability(self, drop_path, (k + 1) / len(self.cells)))
             if k == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
-        logits = self.classifier(s1.mean((2, 3)))
+        logits = self.classifier(s1.x.mean((2, 3), keepdim=True), s1.names).flatten(1)
         return logits if auxiliary is None else (logits, auxiliary)
 
     def example(self, batch_size: int = 1) -> Tensor:
-        """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
-        size = self.inputs["image_size"]
-        return torch.zeros(batch_size, self.inputs["channels"], size, size, device=self.classifier.weight.device)
+        return example_images(self, batch_size)
 
 
-def preprocess(channels_in: int, channels_out: int, after_reduction: bool, affine: bool) -> nn.Module:
-    """Brings a cell's input to the cell's width, and to its resolution where the cell before was a reduction."""
-    return (FactorizedReduce if after_reduction else ReLUConvBN)(channels_in, channels_out, affine)
+def drop_probability(network: nn.Module, drop_path: DropPath, depth: float) -> float:
+    """The probability of drop-path at a relative depth; zero unless the network is in training."""
+    if not network.training:
+        return 0.0
+    return drop_path(depth) if callable(drop_path) else drop_path
+
+
+def check_image_inputs(inputs: Mapping[str, int]) -> None:
+    for field in ("channels", "image_size", "num_classes"):
+        if field not in inputs:
+            raise SettingError(f"inputs.{field}: missing; a network of images needs it")
+
+
+def example_images(network: Network, batch_size: int) -> Tensor:
+    """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
+    size = network.inputs["image_size"]
+    return torch.zeros(batch_size, network.inputs["channels"], size, size, device=next(network.parameters()).device)
 
 
 class ImageNetStem(nn.Module):
@@ -160,9 +330,9 @@ class ImageNetStem(nn.Module):
             nn.BatchNorm2d(channels),
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s0 = self.first(x)
-        return s0, self.second(s0)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        first = self.first(x)
+        return [first, self.second(first)]
 
 
 class AuxiliaryHead(nn.Module):
@@ -172,12 +342,11 @@ class AuxiliaryHead(nn.Module):
     head keeps its second BatchNorm.
     """
 
-    def __init__(self, channels: int, num_classes: int, pool_stride: int) -> None:
+    def __init__(self, widths: Mapping[str, int], num_classes: int, pool_stride: int) -> None:
         super().__init__()
+        self.pool = nn.Sequential(nn.ReLU(), nn.AvgPool2d(5, pool_stride))
+        self.reduce = Pointwise(widths, 128)
         self.features = nn.Sequential(
-            nn.ReLU(),
-            nn.AvgPool2d(5, pool_stride),
-            nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
             nn.Conv2d(128, 768, 2, bias=False),
@@ -186,5 +355,6 @@ class AuxiliaryHead(nn.Module):
         )
         self.classifier = nn.Linear(768, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+    def forward(self, states: States) -> Tensor:
+        reduced = self.reduce(self.pool(states.x), states.names)
+        return self.classifier(self.features(reduced).mean((2, 3)))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.spaces.darts import DARTSCell
+from lightning_nas.spaces.nasnet import NASNetCell
 
 _SHORT = {
     "skip": "skip_connect",
@@ -13,42 +14,59 @@ _SHORT = {
     "sep5": "sep_conv_5x5",
     "dil3": "dil_conv_3x3",
     "dil5": "dil_conv_5x5",
+    "sep7": "sep_conv_7x7",
 }
 
 Published = Callable[[], tuple[Space, Architecture, str]]
 
 
-def _darts(citation: str, normal: str, reduce: str) -> Published:
+def _cells(family: type[DARTSCell] | type[NASNetCell], citation: str, normal: str, reduce: str) -> Published:
     def build() -> tuple[Space, Architecture, str]:
         cells = {"normal": normal, "reduce": reduce}
         for short, name in _SHORT.items():
             cells = {kind: genotype.replace(f"{short}(", f"{name}(") for kind, genotype in cells.items()}
-        space = DARTSCell()
+        space = family()
         return space, space.from_genotype(**cells), citation
 
     return build
 
 
 PUBLISHED: dict[str, Published] = {
-    "darts_v1": _darts(
+    "darts_v1": _cells(
+        DARTSCell,
         "DARTS, first order (Liu et al. 2019)",
         "sep3(1) sep3(0) | skip(0) sep3(1) | skip(0) sep3(1) | sep3(0) skip(2)",
         "max(0) max(1) | skip(2) max(0) | max(0) skip(2) | skip(2) avg(0)",
     ),
-    "darts_v2": _darts(
+    "darts_v2": _cells(
+        DARTSCell,
         "DARTS, second order (Liu et al. 2019)",
         "sep3(0) sep3(1) | sep3(0) sep3(1) | sep3(1) skip(0) | skip(0) dil3(2)",
         "max(0) max(1) | skip(2) max(1) | max(0) skip(2) | skip(2) max(1)",
     ),
-    "pdarts": _darts(
+    "pdarts": _cells(
+        DARTSCell,
         "P-DARTS (Chen et al. 2019)",
         "skip(0) dil3(1) | skip(0) sep3(1) | sep3(1) sep3(3) | sep3(0) dil5(4)",
         "avg(0) sep5(1) | sep3(0) dil5(2) | max(0) dil3(1) | dil3(1) dil5(3)",
     ),
-    "snas_mild": _darts(
+    "snas_mild": _cells(
+        DARTSCell,
         "SNAS, mild constraint, two edges per node (Xie et al. 2019)",
         "sep3(0) sep3(1) | skip(0) dil3(1) | skip(0) skip(1) | skip(0) sep3(1)",
         "max(0) max(1) | max(1) skip(2) | max(1) skip(2) | max(0) dil5(2)",
+    ),
+    "nasnet_a_darts": _cells(
+        NASNetCell,
+        "NASNet-A (Zoph et al. 2018) as in DARTS's comparison",
+        "sep5(1) sep3(0) | sep5(0) sep3(0) | avg(1) skip(0) | avg(0) avg(0) | sep3(1) skip(1)",
+        "sep5(1) sep7(0) | max(1) sep7(0) | avg(1) sep5(0) | skip(3) avg(2) | sep3(2) max(1)",
+    ),
+    "amoebanet_a_darts": _cells(
+        NASNetCell,
+        "AmoebaNet-A (Real et al. 2019) as in DARTS's comparison",
+        "avg(0) max(1) | sep3(0) sep5(2) | sep3(0) avg(3) | sep3(1) skip(1) | skip(0) avg(1)",
+        "avg(0) sep3(1) | max(0) sep7(2) | sep7(0) avg(1) | max(0) max(1) | conv_7x1_1x7(0) sep3(5)",
     ),
 }
 """Name to a function that builds (space, architecture, citation)."""

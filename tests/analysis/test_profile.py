@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_nas.analysis.profile import Profile, profile
+from lightning_nas.operations import Pointwise
 from lightning_nas.spaces import DARTSCell
 
 INPUTS = {"channels": 3, "image_size": 32, "num_classes": 10}
@@ -73,13 +74,13 @@ def test_flops_and_activations_of_a_network_are_those_of_its_layers(child):
     flops, activations = [], []
 
     def count(layer, arguments, out):
-        flops.append(2 * out[0].numel() * layer.weight[0].numel())
+        weight = next(parameter for parameter in layer.parameters() if parameter.dim() > 1)
+        flops.append(2 * out[0].numel() * weight[0].numel())
         activations.append(out[0].numel())
-        if isinstance(layer, nn.Conv2d):
-            assert out.shape[1] == layer.weight.shape[0]
+        assert out.shape[1] == weight.shape[0]
 
     for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        if isinstance(layer, (nn.Conv2d, nn.Linear, Pointwise)):
             layer.register_forward_hook(count)
     measured = profile(network, torch.randn(3, 3, 32, 32))
     assert (measured.flops, measured.activations) == (sum(flops), sum(activations))

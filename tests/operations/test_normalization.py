@@ -71,11 +71,18 @@ def test_inside_batch_statistics_the_output_is_that_of_training_and_buffers_stay
     assert [network[k].num_batches_tracked.item() for k in (1, 4, 8)] == [8, 8, 8]
 
 
-def test_batch_statistics_does_not_touch_evaluation():
-    network, (x, *_) = build().eval(), batches()
-    outside = network(x)
+def test_batch_statistics_in_evaluation_mode_too():
+    network, (x, *_) = build(), batches()
     with batch_statistics(network):
-        assert torch.equal(network(x), outside)
+        expected = network(x)
+    network.eval()
+    before, outside = state(network), network(x)
+    with batch_statistics(network):
+        assert torch.equal(network(x), expected)
+    assert not torch.equal(outside, expected)
+    assert torch.equal(network(x), outside)
+    assert_same(before, state(network))
+    assert not any(module.training for module in network.modules())
 
 
 def test_batch_statistics_restores_after_an_exception_and_when_nested():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.operations import DARTS_OPERATIONS, OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path
+from lightning_nas.operations import DARTS_OPERATIONS, OPERATIONS, FactorizedReduce, Pointwise, ReLUConvBN, drop_path
 
 NAMES = [name for name in OPERATIONS if name != "none"]
 
@@ -28,7 +28,8 @@ def build(name: str, channels: int, stride: int, affine: bool) -> nn.Sequential:
 
 
 def weights(module: nn.Module) -> list[Tensor]:
-    return [m.weight.detach() for m in module.modules() if isinstance(m, nn.Conv2d)]
+    """Of all convolutions, in the order in which they follow each other."""
+    return [p.detach() for p in module.parameters() if p.dim() == 4]
 
 
 def images(size: tuple[int, int] = (6, 6), channels: int = 4) -> Tensor:
@@ -103,6 +104,8 @@ def textbook(name: str, x: Tensor, stride: int, w: list[Tensor], affine: bool) -
         return normalise(convolve(convolve_depthwise(once.clamp(min=0), w[2], 1), w[3]))
     if name.startswith("dil_conv"):
         return normalise(convolve(convolve_depthwise(rectified, w[0], stride, dilation=2), w[1]))
+    if name.startswith("nor_conv"):
+        return normalise(convolve(rectified, w[0], stride))
     if name == "conv_7x1_1x7":
         # a stride of 2 goes along the row first, then along the column
         along_rows = convolve(rectified, w[0])[:, :, :, ::stride]
@@ -128,6 +131,7 @@ def test_every_operation_is_tested() -> None:
     assert set(NAMES) == {
         *("max_pool_3x3", "avg_pool_3x3", "skip_connect"),
         *("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7", "dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7"),
+        *("nor_conv_1x1", "nor_conv_3x3"),
     }
 
 
@@ -155,6 +159,8 @@ def test_parameters(channels: int, stride: int, affine: bool) -> None:
         "sep_conv_7x7": 2 * (49 * c + c * c + norm),
         "dil_conv_3x3": 9 * c + c * c + norm,
         "dil_conv_5x5": 25 * c + c * c + norm,
+        "nor_conv_1x1": c * c + norm,
+        "nor_conv_3x3": 9 * c * c + norm,
         "conv_7x1_1x7": 2 * 7 * c * c + norm,
     }
     found = {name: sum(p.numel() for p in build(name, c, stride, affine).parameters()) for name in NAMES}
@@ -256,7 +262,7 @@ def test_factorized_reduce_by_hand(size: tuple[int, int]) -> None:
     """The first half of the channels are the pixels (0, 0), (0, 2), …; the second (1, 1), (1, 3), …, one further down
     and to the right, where the image of odd size is padded with zeros."""
     height, width = size
-    reduce = FactorizedReduce(1, 2, affine=False).double().eval()
+    reduce = FactorizedReduce({"x": 1}, 2, affine=False).double().eval()
     for parameter in reduce.parameters():
         nn.init.ones_(parameter)
     x = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
@@ -269,14 +275,17 @@ def test_factorized_reduce_by_hand(size: tuple[int, int]) -> None:
 
 def test_factorized_reduce_takes_any_number_of_channels() -> None:
     for channels_in, channels_out in [(3, 8), (6, 5)]:
-        reduce = FactorizedReduce(channels_in, channels_out, affine=True)
+        reduce = FactorizedReduce({"x": channels_in}, channels_out, affine=True)
         assert reduce(torch.randn(2, channels_in, 6, 6)).shape == (2, channels_out, 3, 3)
         assert sum(p.numel() for p in reduce.parameters()) == channels_in * channels_out + 2 * channels_out
 
 
 def test_factorized_reduce_and_relu_conv_bn_begin_with_a_relu() -> None:
     x = images()
-    for module in (FactorizedReduce(4, 6, affine=False).double(), ReLUConvBN(4, 6, affine=False).double()):
+    for module in (
+        FactorizedReduce({"x": 4}, 6, affine=False).double(),
+        ReLUConvBN({"x": 4}, 6, affine=False).double(),
+    ):
         module.eval()
         assert torch.equal(module(x), module(x.clamp(min=0)))
         assert not torch.equal(module(x), module(-x))
@@ -284,9 +293,24 @@ def test_factorized_reduce_and_relu_conv_bn_begin_with_a_relu() -> None:
 
 def test_relu_conv_bn_values() -> None:
     x = images()
-    module = ReLUConvBN(4, 6, affine=False).double()
+    module = ReLUConvBN({"x": 4}, 6, affine=False).double()
     expected = normalise(convolve(x.clamp(min=0), weights(module)[0]))
     torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-12)
+
+
+def test_a_pointwise_convolution_of_some_states_takes_their_parts_of_the_weight() -> None:
+    widths = {"2": 3, "3": 1, "4": 2}
+    module = Pointwise(widths, 5, stride=2, bias=True).double()
+    x = {name: images(channels=width) for name, width in widths.items()}
+    bias = module.bias[:, None, None]
+    for names in (["2", "3", "4"], ["4"], ["4", "2"]):
+        out = module(torch.cat([x[name] for name in names], 1), names)
+        alone = sum(convolve(x[name], module.parts[name], stride=2) for name in names)
+        torch.testing.assert_close(out, alone + bias, rtol=0, atol=1e-12)
+    bound = 1 / math.sqrt(6)  # of all states together, as an ordinary convolution has it
+    drawn = torch.cat([p.flatten() for p in Pointwise({"a": 4, "b": 2}, 1000, bias=True).parameters()])
+    assert bound * 0.99 < drawn.abs().max() <= bound
+    assert abs(drawn.std() - bound / math.sqrt(3)) < 0.01
 
 
 # -- drop-path -------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.spaces import Architecture, DARTSCell, Gates, Space
+from lightning_nas.spaces import Architecture, DARTSCell, Gates, NASBench201, NASNetCell, Space
 
+SMALL = {"channels": 4, "cells": 4}
 IMAGES = {"channels": 3, "image_size": 8, "num_classes": 5}
 
 
@@ -50,6 +51,20 @@ CASES = {
         DARTSCell(nodes=3).restrict({"normal/0->2": ["none", "dil_conv_5x5"], "reduce/1->2": ["max_pool_3x3"]}),
         {"channels": 2, "cells": 3},
     ),
+    "darts-sparse": Case(DARTSCell(nodes=2, sparse=True), {"channels": 2, "cells": 3}),
+    "nasnet": Case(NASNetCell(nodes=3, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"]), SMALL),
+    "nasnet-drop-path": Case(
+        NASNetCell(nodes=2, operations=["skip_connect", "avg_pool_3x3"]), {"channels": 2, "cells": 3}, drop_path=0.4
+    ),
+    "nasnet-restricted": Case(
+        NASNetCell(kinds=["normal"], nodes=3, operations=["skip_connect", "conv_7x1_1x7"]).restrict(
+            {"normal/3/input_1": "2", "normal/4/input_2": ["0", "3"]}
+        ),
+        {"channels": 4, "cells": 2, "stem": "imagenet"},
+        {**IMAGES, "image_size": 17},
+    ),
+    "nas-bench-201": Case(NASBench201(), {"channels": 3, "cells": 1}),
+    "nas-bench-201-drop-path": Case(NASBench201(), {"channels": 2, "cells": 1}, drop_path=0.4),
 }
 
 SPACES = {name: case.space for name, case in CASES.items()}

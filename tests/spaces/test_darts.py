@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.spaces import Architecture, Choice, DARTSCell, Gates
-from lightning_nas.spaces.cells import Cell, CellNetwork
+from lightning_nas.spaces.cells import Cell, CellNetwork, Place, States
 from lightning_nas.spaces.darts import EdgeCell
 
 CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}
@@ -350,9 +350,9 @@ class PlainNetwork:
     def cell(
         self, k: int, kind: str, after_reduction: bool, s0: Tensor, s1: Tensor, gates: dict[str, Tensor]
     ) -> Tensor:
-        before = self.under(f"cells.{k}.preprocess.0")
+        before = self.under(f"cells.{k}.preprocess.before_last")
         s0 = self.factorized_reduce(s0, *before) if after_reduction else normalise(F.conv2d(F.relu(s0), *before))
-        s1 = normalise(F.conv2d(F.relu(s1), *self.under(f"cells.{k}.preprocess.1")))
+        s1 = normalise(F.conv2d(F.relu(s1), *self.under(f"cells.{k}.preprocess.last")))
         states = [s0, s1]
         for node in range(2, self.nodes + 2):
             total: Tensor | float = 0.0
@@ -360,7 +360,7 @@ class PlainNetwork:
                 edge = f"{kind}/{source}->{node}"
                 stride = 2 if kind == "reduce" and source < 2 else 1
                 for weight, name in zip(gates[edge], self.operations, strict=True):
-                    weights = self.under(f"cells.{k}.edges.{edge}/{name}")
+                    weights = self.under(f"cells.{k}.edges.candidates.bodies.{edge}/{name}")
                     total = total + weight * self.operation(name, states[source], stride, weights)
             states.append(total)  # type: ignore[arg-type]
         return torch.cat(states[2:], 1)
@@ -373,8 +373,8 @@ class PlainNetwork:
             kind = "reduce" if k in (self.cells // 3, 2 * self.cells // 3) else "normal"
             s0, s1 = s1, self.cell(k, kind, after_reduction, s0, s1, gates)
             after_reduction = kind == "reduce"
-        weight, bias = self.under("classifier")
-        return F.linear(s1.flatten(2).mean(2), weight, bias)
+        bias, weight = self.under("classifier")
+        return F.linear(s1.flatten(2).mean(2), weight.flatten(1), bias)
 
 
 def test_the_fused_network_is_the_plain_one() -> None:
@@ -409,7 +409,7 @@ def test_a_state_is_pooled_and_rectified_once() -> None:
     space = DARTSCell()
     network = space.network(SMALL, channels=4, cells=1)  # a third of one cell is the first: a reduction cell
     calls: Counter[str] = Counter()
-    for module in network.cells[0].views.modules():
+    for module in network.cells[0].edges.candidates.views.modules():
         module.register_forward_hook(lambda module, inputs, output: calls.update([type(module).__name__]))
     network(torch.randn(2, 3, 8, 8), {choice.name: torch.full((8,), 0.125) for choice in space.choices})
     del calls["Sequential"]
@@ -419,7 +419,8 @@ def test_a_state_is_pooled_and_rectified_once() -> None:
 def cell_of(space: DARTSCell, architecture: Architecture, reduction: bool = False, channels: int = 2) -> EdgeCell:
     """A cell of the final network with just this architecture's operations."""
     choices = space.restrict(architecture).choices
-    return EdgeCell(choices, space.nodes, channels, channels, channels, reduction, False, True).double()
+    place = Place("reduce" if reduction else "normal", {"x": channels}, {"x": channels}, channels, False)
+    return EdgeCell(choices, space.nodes, place, affine=True).double()
 
 
 def test_a_cell_by_hand() -> None:
@@ -428,30 +429,32 @@ def test_a_cell_by_hand() -> None:
     text = "skip_connect(0) skip_connect(1) | skip_connect(0) skip_connect(2)"
     architecture = space.from_genotype(normal=text)
     cell = cell_of(space, architecture).eval()
-    for module in cell.preprocess:
-        nn.init.dirac_(module[1].weight)  # the identity, since new BatchNorms divide by sqrt(1 + 1e-5) only
+    for module in (cell.preprocess.before_last, cell.preprocess.last):
+        nn.init.dirac_(
+            module.convolution.parts["x"]
+        )  # the identity, since new BatchNorms divide by sqrt(1 + 1e-5) only
     s0, s1 = torch.rand(2, 1, 2, 4, 4, dtype=torch.float64)  # not negative: ReLU does nothing
-    out = cell(s0, s1, space.resolve(space.gates(architecture)), 0.0) * math.sqrt(1 + 1e-5)
+    states = (States(s, ("x",)) for s in (s0, s1))
+    out = cell(*states, space.resolve(space.gates(architecture)), 0.0).x * math.sqrt(1 + 1e-5)
     torch.testing.assert_close(out, torch.cat([s0 + s1, 2 * s0 + s1], 1), rtol=0, atol=1e-14)
 
 
-def test_a_node_without_edges_is_zero_and_a_cell_needs_one() -> None:
+def test_a_node_without_edges_is_zero() -> None:
     """SNAS keeps whatever edges its distribution says, and soft gates may be zero: networks run more than is legal."""
     space = DARTSCell(["normal"], 2)
     network = space.network(SMALL, channels=2, cells=1).eval()
     gates: dict[str, Any] = dict.fromkeys([choice.name for choice in space.choices], 0)
     cell = network.cells[0]
-    state = torch.randn(1, 6, 8, 8)
+    state = States(torch.randn(1, 6, 8, 8), ("stem",))
     skip = DARTS_OPERATIONS.index("skip_connect")
-    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip}), 0.0)
+    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip}), 0.0).x
     assert out.shape == (1, 4, 8, 8)
     assert not out[:, :2].any()
-    assert torch.equal(out[:, 2:], cell.preprocess[1](state))
+    assert torch.equal(out[:, 2:], cell.preprocess.last(state.x))
     # what leaves a node without edges does not run
-    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip, "normal/2->3": skip}), 0.0)
-    assert torch.equal(out[:, 2:], cell.preprocess[1](state))
-    with pytest.raises(ValueError, match="no edge of the cell runs"):
-        network(torch.randn(1, 3, 8, 8), gates)
+    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip, "normal/2->3": skip}), 0.0).x
+    assert torch.equal(out[:, 2:], cell.preprocess.last(state.x))
+    assert not cell(state, state, space.resolve(gates), 0.0).x.any()
 
 
 # -- drop-path -------------------------------------------------------------------------------------------------------
@@ -472,16 +475,16 @@ def test_drop_path_spares_the_identity_only(operation: str, reduction: bool, dro
     space = DARTSCell(["normal"], 1)
     architecture = space.from_genotype(normal=f"{operation}(0) {operation}(1)")
     cell = cell_of(space, architecture, reduction, channels=6).eval()  # in training BatchNorm would mix the samples
-    s0, s1 = torch.randn(2, 64, 6, 6, 6, dtype=torch.float64)
+    s0, s1 = (States(s, ("x",)) for s in torch.randn(2, 64, 6, 6, 6, dtype=torch.float64))
     gates = space.resolve(space.gates(architecture))
-    whole, half = cell(s0, s1, gates, 0.0), cell(s0, s1, gates, 0.5)
+    whole, half = cell(s0, s1, gates, 0.0).x, cell(s0, s1, gates, 0.5).x
     if not dropped:
         assert torch.equal(whole, half)
         return
     alone = []
     for choice, option in zip(space.choices, architecture, strict=True):
         just_this = dict.fromkeys([choice.name for choice in space.choices], 0) | {choice.name: option}
-        alone.append(cell(s0, s1, space.resolve(just_this), 0.0))
+        alone.append(cell(s0, s1, space.resolve(just_this), 0.0).x)
     # Each sample has lost both edges, one of them, or none; what is left counts twice.
     seen = Counter()
     for sample in range(64):
@@ -524,18 +527,18 @@ def test_reductions_stand_at_a_third_and_two_thirds(cells: int, kinds: str | Non
     kinds = kinds or "n" * 6 + "r" + "n" * 6 + "r" + "n" * 6
     with torch.device("meta"):
         network = DARTSCell(nodes=2).network(CIFAR, channels=4, cells=cells)
-    assert "".join("r" if cell.reduction else "n" for cell in network.cells) == kinds
+    assert "".join("r" if cell.edges.candidates.strided else "n" for cell in network.cells) == kinds
     widths = [8 * 2 ** kinds[: k + 1].count("r") for k in range(cells)]
-    assert [cell.out_channels for cell in network.cells] == widths
-    assert network.classifier.in_features == widths[-1]
+    assert [cell.widths["nodes"] for cell in network.cells] == widths
+    assert network.classifier.parts["nodes"].shape[1] == widths[-1]
 
 
 def test_a_stack_without_reductions() -> None:
     network = DARTSCell(["normal"], 2).network(SMALL, channels=4, cells=3)
-    assert [cell.out_channels for cell in network.cells] == [8, 8, 8]
+    assert [cell.widths["nodes"] for cell in network.cells] == [8, 8, 8]
     shapes: list[torch.Size] = []
     for cell in network.cells:
-        cell.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
+        cell.register_forward_hook(lambda module, inputs, output: shapes.append(output.x.shape))
     network(torch.randn(2, 3, 8, 8), hard_gates(network))
     assert shapes == [torch.Size((2, 8, 8, 8))] * 3
 
@@ -574,7 +577,7 @@ def test_the_forms_differ_in_their_normalisation() -> None:
         assert norms
         assert all((norm.weight is not None) == affine for norm in norms)
         # two pools of each of three states in each of three cells, normalised in the search alone
-        views = [module for cell in cells for module in cell.views.modules()]
+        views = [module for cell in cells for module in cell.edges.candidates.views.modules()]
         assert sum(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in views) == 18
         assert sum(isinstance(module, nn.BatchNorm2d) for module in views) == (0 if affine else 18)
 
@@ -635,7 +638,7 @@ def test_the_auxiliary_head_reads_the_cell_at_two_thirds() -> None:
     network(torch.randn(2, 3, 32, 32), hard_gates(network))
     assert len(read) == 1
     assert read[0] is made[4]
-    assert read[0].shape == (2, 8, 8, 8)
+    assert read[0].x.shape == (2, 8, 8, 8)
 
 
 @pytest.mark.parametrize("size", [28, 8])
@@ -685,6 +688,6 @@ def test_a_cell_is_built_from_any_part_of_a_space() -> None:
     convolutions = {name for name in DARTS_OPERATIONS if "conv" in name}
     expected = {"normal/0->2": {"sep_conv_3x3"}, "normal/1->3": set(), "normal/2->3": convolutions}
     for edge, operations in expected.items():
-        assert {name.rpartition("/")[2] for name in cell.edges if name.startswith(edge)} == operations
+        assert {name.rpartition("/")[2] for name in cell.edges.candidates.bodies if name.startswith(edge)} == operations
     choice = next(choice for choice in part.choices if choice.name == "normal/1->3")
     assert choice == Choice("normal/1->3", ("skip_connect",), "normal/3", sources=(1,))
