@@ -2,8 +2,22 @@
 
 from lightning_nas.spaces.base import Architecture, Choice, Gate, Gates, Space
 from lightning_nas.spaces.darts import DARTSCell
+from lightning_nas.spaces.enas_macro import ENASMacro
+from lightning_nas.spaces.enas_micro import ENASMicro
 from lightning_nas.spaces.nas_bench_201 import NASBench201
 from lightning_nas.spaces.nasnet import NASNetCell
 from lightning_nas.spaces.published import PUBLISHED
 
-__all__ = ["PUBLISHED", "Architecture", "Choice", "DARTSCell", "Gate", "Gates", "NASBench201", "NASNetCell", "Space"]
+__all__ = [
+    "PUBLISHED",
+    "Architecture",
+    "Choice",
+    "DARTSCell",
+    "ENASMacro",
+    "ENASMicro",
+    "Gate",
+    "Gates",
+    "NASBench201",
+    "NASNetCell",
+    "Space",
+]

@@ -103,6 +103,9 @@ class Space(Configurable):
 
     start: Hashable = 0
 
+    no_relaxation: str = ""
+    """Why the choices cannot be relaxed to weights over their options, as DARTS does; empty where they can."""
+
     def __init__(self, choices: Iterable[Choice]) -> None:
         choices = tuple(choices)
         _unique("choices", [choice.name for choice in choices])

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations import OPERATIONS, FactorizedReduce, Pointwise, ReLUConvBN, drop_path
+from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, drop_path
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Network, Resolved, Space
 
 Form = Literal["search", "final"]
@@ -53,6 +53,8 @@ class Candidates(nn.Module):
         affine: whether BatchNorms learn scale and shift.
     """
 
+    operations: ClassVar[Mapping[str, Operation | None]] = OPERATIONS
+
     def __init__(self, channels: int, strided: Collection[int], affine: bool) -> None:
         super().__init__()
         self.channels, self.strided, self.affine = channels, strided, affine
@@ -61,7 +63,7 @@ class Candidates(nn.Module):
 
     def add(self, place: str, source: int, option: str) -> None:
         """Builds an operation that reads ``source``; ``place`` is a name for where its result goes."""
-        operation, stride = OPERATIONS[option], self._stride(source)
+        operation, stride = self.operations[option], self._stride(source)
         if operation is None:
             return
         view = operation.view(stride)
@@ -75,7 +77,7 @@ class Candidates(nn.Module):
         self, place: str, source: int, option: str, state: Tensor | None, seen: Seen, probability: float
     ) -> Tensor | None:
         """One operation's result; None where the operation is ``none`` or nothing flows into its state."""
-        operation = OPERATIONS[option]
+        operation = self.operations[option]
         if operation is None or state is None:
             return None
         view = operation.view(self._stride(source)).name
@@ -254,13 +256,8 @@ class CellNetwork(Network):
                 size_at_auxiliary, widths_at_auxiliary = resolution, last
         self.auxiliary: nn.Module | None = None
         if auxiliary:
-            pool_stride, least = (3, 8) if stem == "cifar" else (2, 7)
-            if size_at_auxiliary < least:
-                raise SettingError(
-                    f"network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
-                    f"they are {size_at_auxiliary}×{size_at_auxiliary}; set it to false or take larger images"
-                )
-            self.auxiliary = AuxiliaryHead(widths_at_auxiliary, inputs["num_classes"], pool_stride)
+            pool_stride = 3 if stem == "cifar" else 2
+            self.auxiliary = AuxiliaryHead(widths_at_auxiliary, size_at_auxiliary, inputs["num_classes"], pool_stride)
         self.classifier = Pointwise(last, inputs["num_classes"], bias=True)
         self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
 
@@ -340,10 +337,25 @@ class AuxiliaryHead(nn.Module):
 
     Differs from the released code: maps larger than its 8×8 (ImageNet: 7×7) are averaged at the end, and the ImageNet
     head keeps its second BatchNorm.
+
+    Args:
+        widths: channels of each state that can be in what it reads, by name.
+        size: of the feature maps that it reads, in pixels.
+        num_classes: of the data.
+        pool_stride: of the average pool; 3 for CIFAR, 2 for ImageNet.
+        bias: whether the linear layer has one.
     """
 
-    def __init__(self, widths: Mapping[str, int], num_classes: int, pool_stride: int) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], size: int, num_classes: int, pool_stride: int = 3, bias: bool = True
+    ) -> None:
         super().__init__()
+        least = 5 + pool_stride  # the pool has to leave 2×2
+        if size < least:
+            raise SettingError(
+                f"network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
+                f"they are {size}×{size}; set it to false or take larger images"
+            )
         self.pool = nn.Sequential(nn.ReLU(), nn.AvgPool2d(5, pool_stride))
         self.reduce = Pointwise(widths, 128)
         self.features = nn.Sequential(
@@ -353,7 +365,7 @@ class AuxiliaryHead(nn.Module):
             nn.BatchNorm2d(768),
             nn.ReLU(),
         )
-        self.classifier = nn.Linear(768, num_classes)
+        self.classifier = nn.Linear(768, num_classes, bias=bias)
 
     def forward(self, states: States) -> Tensor:
         reduced = self.reduce(self.pool(states.x), states.names)

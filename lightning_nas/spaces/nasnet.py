@@ -168,18 +168,25 @@ class NASNetCell(NodePairs):
         return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)
 
 
-class PairCell(Cell):
-    """Nodes of two operations each; the output is the loose ends side by side.
+class NodePairsCell(Cell):
+    """What a cell of :class:`NodePairs` computes before its output.
 
     Under weights a node is ``Σ_slot Σ_i w_i Σ_o w_o o(s_i)``, and a state is loose with weight ``Π (1 − w)`` over all
     choices that could read it; at one-hot weights both are the hard rule.
+
+    Args:
+        choices: the cell's.
+        nodes: their number.
+        kind: ``normal`` or ``reduce``, as the choices are named.
+        candidates: which operations are built here, and how.
+
+    Attributes:
+        can_be_loose: the states that some architecture does not read, the cell's inputs among them.
     """
 
-    def __init__(self, choices: Sequence[Choice], nodes: int, place: Place, affine: bool) -> None:
+    def __init__(self, choices: Sequence[Choice], nodes: int, kind: str, candidates: Candidates) -> None:
         super().__init__()
-        self.nodes, self.kind = nodes, place.kind
-        self.preprocess = Preprocess(place, affine)
-        self.candidates = Candidates(place.channels, (0, 1) if place.kind == "reduce" else (), affine)
+        self.nodes, self.kind, self.candidates = nodes, kind, candidates
         options = {choice.name: choice.options for choice in choices}
         for node, slot in self._slots():
             for source in options[f"{node}/input_{slot}"]:
@@ -187,13 +194,14 @@ class PairCell(Cell):
                     self.candidates.add(f"{node}/{slot}/{source}", int(source), operation)
         inputs = [choice.options for choice in choices if choice.kind == "input"]
         always_read = {int(sources[0]) for sources in inputs if len(sources) == 1}
-        self.widths = {str(k): place.channels for k in range(2, nodes + 2) if k not in always_read}
+        self.can_be_loose = tuple(state for state in range(nodes + 2) if state not in always_read)
 
     def _slots(self) -> list[tuple[str, int]]:
         return [(f"{self.kind}/{node}", slot) for node in range(2, self.nodes + 2) for slot in (1, 2)]
 
-    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
-        states = self.preprocess(s0, s1)
+    def states(self, inputs: Sequence[Tensor], gates: Resolved, probability: float) -> list[Tensor]:
+        """The two inputs and the nodes' states."""
+        states = list(inputs)
         seen: Seen = {}
         slots = self._slots()
         for first, second in zip(slots[::2], slots[1::2], strict=True):
@@ -206,9 +214,31 @@ class PairCell(Cell):
                         both = weight if by_source is None else by_source if weight is None else by_source * weight
                         total = plus(total, term, both)
             states.append(self.candidates.nothing(states[0]) if total is None else total)
-        loose = loose_weights(gates, [f"{node}/input_{slot}" for node, slot in slots], range(2, self.nodes + 2))
-        parts = [states[k] if weight is None else weight * states[k] for k, weight in loose.items()]
-        return States(torch.cat(parts, 1), tuple(map(str, loose)))
+        return states
+
+    def loose(self, gates: Resolved, states: Iterable[int]) -> Mapping[int, Tensor | None]:
+        """:func:`loose_weights` of some of the cell's states."""
+        return loose_weights(gates, [f"{node}/input_{slot}" for node, slot in self._slots()], states)
+
+
+class PairCell(NodePairsCell):
+    """Inputs preprocessed as in DARTS; the output is the loose ends among the nodes, side by side."""
+
+    def __init__(self, choices: Sequence[Choice], nodes: int, place: Place, affine: bool) -> None:
+        strided = (0, 1) if place.kind == "reduce" else ()
+        super().__init__(choices, nodes, place.kind, Candidates(place.channels, strided, affine))
+        self.preprocess = Preprocess(place, affine)
+        self.widths = {str(state): place.channels for state in self.can_be_loose if state >= 2}
+
+    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
+        states = self.states(self.preprocess(s0, s1), gates, probability)
+        return side_by_side(states, self.loose(gates, range(2, self.nodes + 2)))
+
+
+def side_by_side(states: Sequence[Tensor], loose: Mapping[int, Tensor | None]) -> States:
+    """The loose ends, each times its weight, named by their numbers."""
+    parts = [states[k] if weight is None else weight * states[k] for k, weight in loose.items()]
+    return States(torch.cat(parts, 1), tuple(map(str, loose)))
 
 
 def loose_weights(gates: Resolved, inputs: Sequence[str], states: Iterable[int]) -> Mapping[int, Tensor | None]:

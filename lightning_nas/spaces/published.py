@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.spaces.darts import DARTSCell
+from lightning_nas.spaces.enas_macro import RELEASED_24_LAYERS, ENASMacro
+from lightning_nas.spaces.enas_micro import ENASMicro
+from lightning_nas.spaces.nas_bench_201 import NASBench201
 from lightning_nas.spaces.nasnet import NASNetCell
 
 _SHORT = {
@@ -20,13 +23,28 @@ _SHORT = {
 Published = Callable[[], tuple[Space, Architecture, str]]
 
 
-def _cells(family: type[DARTSCell] | type[NASNetCell], citation: str, normal: str, reduce: str) -> Published:
+def _cells(
+    family: type[DARTSCell] | type[NASNetCell] | type[ENASMicro], citation: str, normal: str, reduce: str
+) -> Published:
     def build() -> tuple[Space, Architecture, str]:
         cells = {"normal": normal, "reduce": reduce}
         for short, name in _SHORT.items():
             cells = {kind: genotype.replace(f"{short}(", f"{name}(") for kind, genotype in cells.items()}
         space = family()
         return space, space.from_genotype(**cells), citation
+
+    return build
+
+
+def _enas_macro() -> tuple[Space, Architecture, str]:
+    space = ENASMacro(layers=24)
+    return space, space.from_genotype(RELEASED_24_LAYERS), "ENAS, macro search, 24 layers (Pham et al. 2018)"
+
+
+def _nas_bench_201(citation: str, text: str) -> Published:
+    def build() -> tuple[Space, Architecture, str]:
+        space = NASBench201()
+        return space, space.from_string(text), citation
 
     return build
 
@@ -56,11 +74,21 @@ PUBLISHED: dict[str, Published] = {
         "sep3(0) sep3(1) | skip(0) dil3(1) | skip(0) skip(1) | skip(0) sep3(1)",
         "max(0) max(1) | max(1) skip(2) | max(1) skip(2) | max(0) dil5(2)",
     ),
+    "nas_bench_201_best": _nas_bench_201(
+        "the best of NAS-Bench-201 on CIFAR-10 (Dong and Yang 2020)",
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|",
+    ),
     "nasnet_a_darts": _cells(
         NASNetCell,
         "NASNet-A (Zoph et al. 2018) as in DARTS's comparison",
         "sep5(1) sep3(0) | sep5(0) sep3(0) | avg(1) skip(0) | avg(0) avg(0) | sep3(1) skip(1)",
         "sep5(1) sep7(0) | max(1) sep7(0) | avg(1) sep5(0) | skip(3) avg(2) | sep3(2) max(1)",
+    ),
+    "enas_micro": _cells(
+        ENASMicro,
+        "ENAS, micro search (Pham et al. 2018)",
+        "avg(0) sep3(0) | skip(0) sep5(0) | skip(0) sep5(1) | sep3(1) sep5(0) | avg(0) sep5(1)",
+        "sep3(1) sep3(1) | max(0) avg(0) | sep5(1) sep5(3) | sep3(1) skip(0) | max(0) sep5(1)",
     ),
     "amoebanet_a_darts": _cells(
         NASNetCell,
@@ -68,5 +96,6 @@ PUBLISHED: dict[str, Published] = {
         "avg(0) max(1) | sep3(0) sep5(2) | sep3(0) avg(3) | sep3(1) skip(1) | skip(0) avg(1)",
         "avg(0) sep3(1) | max(0) sep7(2) | sep7(0) avg(1) | max(0) max(1) | conv_7x1_1x7(0) sep3(5)",
     ),
+    "enas_macro": _enas_macro,
 }
 """Name to a function that builds (space, architecture, citation)."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.spaces import Architecture, DARTSCell, Gates, NASBench201, NASNetCell, Space
+from lightning_nas.spaces import Architecture, DARTSCell, ENASMacro, ENASMicro, Gates, NASBench201, NASNetCell, Space
 
 SMALL = {"channels": 4, "cells": 4}
 IMAGES = {"channels": 3, "image_size": 8, "num_classes": 5}
@@ -64,6 +64,38 @@ CASES = {
         {**IMAGES, "image_size": 17},
     ),
     "nas-bench-201": Case(NASBench201(), {"channels": 3, "cells": 1}),
+    "enas-macro": Case(ENASMacro(layers=6), {"channels": 2}),
+    "enas-macro-drop-path": Case(
+        ENASMacro(layers=6, operations=["sep_conv_5x5", "conv_3x3", "max_pool_3x3"]), {"channels": 3}, drop_path=0.4
+    ),
+    "enas-macro-restricted": Case(
+        ENASMacro(layers=6).restrict({"4/operation": "avg_pool_3x3", "5/skip_0": "off", "6/skip_2": "on"}),
+        {"channels": 2, "dropout": 0.0},
+        {**IMAGES, "channels": 1, "image_size": 7},
+    ),
+    "enas-micro": Case(ENASMicro(nodes=3), {"channels": 2, "layers": 1}),
+    "enas-micro-factorized": Case(
+        ENASMicro(nodes=2, operations=["sep_conv_3x3", "skip_connect", "max_pool_3x3"]),
+        {"channels": 3, "layers": 3, "reduction": "factorized", "dropout": 0.0},
+        {**IMAGES, "image_size": 9},
+    ),
+    "enas-micro-strided-drop-path": Case(
+        ENASMicro(nodes=2, operations=["skip_connect", "avg_pool_3x3", "dil_conv_3x3"]),
+        {"channels": 2, "layers": 3, "reduction": "strided"},
+        {**IMAGES, "image_size": 9},
+        drop_path=0.4,
+    ),
+    "enas-micro-restricted": Case(
+        ENASMicro(nodes=3, operations=["skip_connect", "none", "max_pool_3x3"]).restrict(
+            {"normal/3/input_1": "1", "normal/4/input_2": ["0", "3"], "reduce/3/input_2": "0", "reduce/2/input_1": "1"}
+        ),
+        {"channels": 2, "layers": 1},
+    ),
+    "enas-micro-auxiliary": Case(
+        ENASMicro(nodes=2, operations=["skip_connect", "sep_conv_3x3"]),
+        {"channels": 2, "layers": 1, "auxiliary": True},
+        {**IMAGES, "image_size": 32},
+    ),
     "nas-bench-201-drop-path": Case(NASBench201(), {"channels": 2, "cells": 1}, drop_path=0.4),
 }
 
