@@ -3,6 +3,7 @@
 from lightning_nas.data.base import DataModule, Schedule, Stream
 from lightning_nas.data.cifar10 import CIFAR10
 from lightning_nas.data.digits import Digits
+from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
 
-__all__ = ["CIFAR10", "DataModule", "Digits", "ImageData", "Schedule", "Stream"]
+__all__ = ["CIFAR10", "DataModule", "Digits", "ImageData", "ImageFolder", "Schedule", "Stream"]

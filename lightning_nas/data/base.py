@@ -161,8 +161,8 @@ class DataModule(Configurable, LightningDataModule):
         """Training batches of ``weights``, ``architecture`` or ``train`` (both together), for this rank."""
         raise NotImplementedError
 
-    def evaluation(self, part: str) -> DataLoader:
-        """Each example of a part once, in order, without augmentation."""
+    def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
+        """Each example of a part once, in order, without augmentation; or so many batches, spread evenly over it."""
         raise NotImplementedError
 
     @property

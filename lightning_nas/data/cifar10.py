@@ -1,7 +1,9 @@
 """CIFAR-10 (Krizhevsky 2009) through torchvision."""
 
+import json
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nas.data.images import ImageData, Transform
+from lightning_nas.data.images import ImageData, Transform, random_crop, random_flip
 from lightning_nas.errors import SettingError
+
+N_TRAIN = 50_000
 
 
 class CIFAR10(ImageData):
@@ -22,10 +26,16 @@ class CIFAR10(ImageData):
         folder: holds ``cifar-10-batches-py/``; None: the environment variable ``LIGHTNING_NAS_DATA``, else ``data``.
         download: fetch the archive if the folder does not hold it.
         verify: compare the files with the published checksums; switch off for a copy that was encoded anew.
+        cutout: the side in pixels of the square that is cut out of each training image (DARTS: 16); 0: none.
         batch_size: per device.
         num_workers: processes that prepare batches; 0: the main process.
-        architecture_share: the part of the training images that the architecture is judged on (DARTS: half).
-        split_seed: of the division into weights and architecture part.
+        split: a file that divides the training images, numbered in the published order; None: they are divided at
+            random. Either NAS-Bench-201's ``cifar-split.txt``, JSON ``{"train": ["int", ["0", ...]], "valid": ...}``
+            (Dong and Yang 2020) whose ``train`` is the weights part; or an ``.npz`` with the one array
+            ``train_mask_packed``, ``np.packbits`` of what is 1 for images of the weights part.
+        architecture_share: the part of the training images that the architecture is judged on (DARTS: half), where
+            there is no ``split``.
+        split_seed: of that division.
     """
 
     mean = (0.49139968, 0.48215827, 0.44653124)  # as released with DARTS
@@ -36,26 +46,43 @@ class CIFAR10(ImageData):
         folder: str | None = None,
         download: bool = True,
         verify: bool = True,
+        cutout: int = 0,
         batch_size: int = 64,
         num_workers: int = 2,
+        split: str | None = None,
         architecture_share: float = 0.5,
         split_seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers, architecture_share, split_seed)
+        super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
         self.folder = Path(folder or os.environ.get("LIGHTNING_NAS_DATA", "data"))
         self.download = download
         self.verify = verify
+        self.split = split
         self.inputs = {"channels": 3, "image_size": 32, "num_classes": 10}
 
     def prepare_data(self) -> None:
         from torchvision.datasets import CIFAR10 as Archive
+        from torchvision.datasets.utils import check_integrity
 
+        if self.split is not None:
+            _read_split(self.split, N_TRAIN)  # a wrong file is refused before anything is downloaded
+        place = self.folder / Archive.base_folder
         if not self.verify:
-            if not (self.folder / Archive.base_folder).is_dir():
+            if not place.is_dir():
                 raise SettingError(
                     f"data.folder: no {Archive.base_folder}/ in {self.folder.absolute()}. Put the batches of CIFAR-10 "
                     "there, in the layout of the published archive"
                 )
+            return
+        checksums = dict([*Archive.train_list, *Archive.test_list])
+        there = [name for name in checksums if (place / name).exists()]
+        others = [name for name in there if not check_integrity(str(place / name), checksums[name])]
+        if others:
+            raise SettingError(
+                f"data.folder: in {place.absolute()} the checksums of {', '.join(others)} are not the published ones. "
+                "If they were encoded anew, set data.verify to false; if they are damaged, delete them and try again"
+            )
+        if len(there) == len(checksums):
             return
         try:
             Archive(str(self.folder), download=self.download)
@@ -73,10 +100,13 @@ class CIFAR10(ImageData):
         batches = [_read(self.folder / Archive.base_folder / name) for name in names]
         return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
-    def augmentation(self) -> Transform:
+    def transform(self, augment: bool) -> Transform | None:
         from torchvision.transforms import v2
 
-        return v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
+        return v2.Compose([partial(random_crop, size=32, padding=4), random_flip]) if augment else None
+
+    def division(self, count: int) -> tuple[Tensor, Tensor]:
+        return super().division(count) if self.split is None else _read_split(self.split, count)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -100,3 +130,45 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
         return images, labels
     except Exception as error:  # whatever a damaged or foreign file raises
         raise SettingError(f"data.folder: {path} is no batch of CIFAR-10 ({error})") from error
+
+
+def _read_split(path: str, count: int) -> tuple[Tensor, Tensor]:
+    """The positions of the weights part and of the architecture part, each in order."""
+    try:
+        read = _packed_mask if path.endswith(".npz") else _published_split
+        parts = [torch.tensor(sorted(part), dtype=torch.long) for part in read(Path(path), count)]
+        both = torch.cat(parts)
+        if not all(map(len, parts)):
+            raise ValueError("each part needs an image")
+        if both.min() < 0 or both.max() >= count:
+            raise ValueError(f"images are numbered from 0 to {count - 1}")
+        if len(both.unique()) < len(both):
+            raise ValueError("an image may be in one part only, and there once")
+    except Exception as error:  # whatever a damaged or foreign file raises
+        raise SettingError(
+            f"data.split: {path} does not divide the {count} training images ({error}). Expected is NAS-Bench-201's "
+            "cifar-split.txt, or an .npz with the one array train_mask_packed"
+        ) from error
+    return parts[0], parts[1]
+
+
+def _published_split(path: Path, count: int) -> list[list[int]]:
+    content = json.loads(path.read_text())
+    parts = []
+    for name in ("train", "valid"):
+        kind, numbers = content[name]
+        if kind != "int" or not all(isinstance(number, str) for number in numbers):
+            raise ValueError(f'{name} has to be ["int", ["0", ...]]')
+        parts.append([int(number) for number in numbers])
+    return parts
+
+
+def _packed_mask(path: Path, count: int) -> list[list[int]]:
+    with np.load(path, allow_pickle=False) as archive:
+        if archive.files != ["train_mask_packed"]:
+            raise ValueError(f"it has the arrays {', '.join(archive.files)}")
+        packed = archive["train_mask_packed"]
+    if packed.dtype != np.uint8 or packed.shape != (-(-count // 8),):
+        raise ValueError(f"train_mask_packed has to be {-(-count // 8)} bytes")
+    mask = np.unpackbits(packed, count=count)
+    return [np.flatnonzero(mask == bit).tolist() for bit in (1, 0)]

@@ -1,9 +1,11 @@
 """Handwritten digits that come with scikit-learn: real data without a download."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from lightning_nas.data.images import ImageData, Transform
+from lightning_nas.data.images import ImageData, Transform, random_crop
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
@@ -19,6 +21,7 @@ class Digits(ImageData):
     Args:
         image_size: pixels; other sizes than 8 are interpolated.
         channels: the grey channel is repeated to as many.
+        cutout: the side in pixels of the square that is cut out of each training image; 0: none.
         batch_size: per device.
         num_workers: processes that prepare batches; 0: the main process.
         architecture_share: the part of the training images that the architecture is judged on.
@@ -29,12 +32,13 @@ class Digits(ImageData):
         self,
         image_size: int = 8,
         channels: int = 1,
+        cutout: int = 0,
         batch_size: int = 64,
         num_workers: int = 0,
         architecture_share: float = 0.5,
         split_seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers, architecture_share, split_seed)
+        super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
         if image_size < 8:
             raise SettingError(f"data.image_size: at least 8, got {image_size}")
         if channels < 1:
@@ -55,8 +59,6 @@ class Digits(ImageData):
         images = resize(images.round().byte(), [size, size], antialias=True)
         return images.expand(-1, channels, -1, -1).contiguous(), torch.from_numpy(labels)[keep]
 
-    def augmentation(self) -> Transform:
-        from torchvision.transforms import v2
-
+    def transform(self, augment: bool) -> Transform | None:
         size = self.inputs["image_size"]
-        return v2.RandomCrop(size, padding=size // 8)
+        return partial(random_crop, size=size, padding=size // 8) if augment else None

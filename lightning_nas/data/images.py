@@ -1,7 +1,8 @@
-"""Images in memory: sets, streams with augmentation, and the data module that all image data share."""
+"""Images: sets, streams with augmentation, and the data module that all image data share."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,35 +12,96 @@ from lightning_nas.data.base import DataModule, Shuffled, Stream
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[[Any], Tensor]
 Batch = tuple[Tensor, Tensor]
 PARTS = ("weights", "architecture", "train", "test")
 
 
+class Images(Protocol):
+    """Images of bytes by their positions: a tensor ``(N, C, H, W)``, or files that are decoded on access."""
+
+    def __getitem__(self, positions: Tensor, /) -> Any:
+        """``(n, C, H, W)``; or ``n`` images ``(C, H, W)`` of any sizes, which a transform makes a batch of."""
+
+
+# What is drawn is drawn for the batch and for each of its images: torchvision's own transforms draw once a call, and
+# called image by image they take longer than a training step of a small network.
+
+
+def random_crop(images: Sequence[Tensor] | Tensor, size: int, padding: int) -> Tensor:
+    """Pads images ``(C, H, W)`` by zeros and crops each at a place of its own: ``(n, C, size, size)``."""
+    from torchvision.transforms.v2.functional import crop
+
+    crops = []
+    for image, (down, right) in zip(images, torch.rand(len(images), 2).tolist(), strict=True):
+        height, width = image.shape[-2:]
+        top = int(down * (height + 2 * padding - size + 1)) - padding
+        left = int(right * (width + 2 * padding - size + 1)) - padding
+        crops.append(crop(image, top, left, size, size))  # fills with zeros what is beyond the image
+    return torch.stack(crops)
+
+
+def random_flip(images: Tensor) -> Tensor:
+    """Mirrors each image of ``(n, C, H, W)`` left to right, or not."""
+    from torchvision.transforms.v2.functional import horizontal_flip
+
+    return torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, horizontal_flip(images), images)
+
+
+def cut_out(images: Tensor, side: int) -> Tensor:
+    """Sets one square of each image of ``(n, C, H, W)`` to zero, in place (DeVries and Taylor 2017; as in DARTS).
+
+    The centre is any pixel, so squares reach over the borders; what is beyond is cut off.
+    """
+    height, width = images.shape[-2:]
+    top = torch.randint(height, (len(images), 1)) - side // 2
+    left = torch.randint(width, (len(images), 1)) - side // 2
+    rows, columns = torch.arange(height), torch.arange(width)
+    rows_inside = (rows >= top) & (rows < top + side)
+    columns_inside = (columns >= left) & (columns < left + side)
+    return images.masked_fill_((rows_inside[:, :, None] & columns_inside[:, None, :])[:, None], 0)
+
+
 class ImageSet(Dataset):
-    """Images ``(N, C, H, W)`` as bytes, labels ``(N,)``.
+    """Images and labels, from which normalised batches are made.
 
     Args:
+        images: of bytes.
+        labels: ``(N,)``.
         mean, std: of each channel, on the scale 0 to 1; batches are normalised by them.
-        augment: applied to one image of bytes; None: none.
+        transform: makes a batch ``(n, C, H, W)`` of bytes from what ``images`` gives for n positions; None: it is one.
+        positions: which of the images are in the set; None: all.
+        cutout: the side of the square that is set to zero after normalisation; 0: none.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float], augment: Transform | None
+        self,
+        images: Images,
+        labels: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        transform: Transform | None = None,
+        positions: Tensor | None = None,
+        cutout: int = 0,
     ) -> None:
-        self.images, self.labels, self.augment = images, labels, augment
+        self.images, self.labels, self.transform, self.cutout = images, labels, transform, cutout
+        self.positions = torch.arange(len(labels)) if positions is None else positions
         self.mean = torch.tensor(mean).view(1, -1, 1, 1)
         self.std = torch.tensor(std).view(1, -1, 1, 1)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.positions)
 
-    def __getitems__(self, positions: Sequence[int] | Tensor) -> Batch:
-        """A normalised batch: ``(n, C, H, W)`` float, ``(n,)``."""
+    def __getitems__(self, numbers: Sequence[int] | Tensor) -> Batch:
+        """A normalised batch of those numbers of the set: ``(n, C, H, W)`` float, ``(n,)``."""
+        positions = self.positions[numbers]
         images = self.images[positions]
-        if self.augment is not None:
-            images = torch.stack([self.augment(image) for image in images])
-        return (images.float() / 255 - self.mean) / self.std, self.labels[positions]
+        if self.transform is not None:
+            images = self.transform(images)
+        images = images.float().div_(255).sub_(self.mean).div_(self.std)
+        if self.cutout:
+            images = cut_out(images, self.cutout)
+        return images, self.labels[positions]
 
 
 class ImageStream:
@@ -58,55 +120,79 @@ class ImageStream:
 
 
 class ImageData(DataModule):
-    """Image classification from data that fits in memory. A subclass says how to :meth:`load` it.
+    """Image classification. A subclass says how to :meth:`load` its images.
 
     Args:
         batch_size: per device.
         num_workers: processes that prepare batches; 0: the main process.
         architecture_share: the part of the training images that the architecture is judged on; the rest trains weights.
         split_seed: of that division. It is apart from a run's seed, so that runs are comparable.
+        cutout: the side in pixels of the square that is cut out of each training image; 0: none.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
 
-    def __init__(self, batch_size: int, num_workers: int, architecture_share: float, split_seed: int) -> None:
+    def __init__(
+        self, batch_size: int, num_workers: int, architecture_share: float, split_seed: int, cutout: int = 0
+    ) -> None:
         super().__init__(batch_size, num_workers)
         if not 0 < architecture_share < 1:
             raise SettingError(f"data.architecture_share: between 0 and 1, got {architecture_share}")
+        if cutout < 0:
+            raise SettingError(f"data.cutout: 0 or more, got {cutout}")
         self.architecture_share = architecture_share
         self.split_seed = split_seed
-        self._sets: dict[tuple[str, bool], ImageSet] = {}
+        self.cutout = cutout
 
-    def load(self, test: bool) -> tuple[Tensor, Tensor]:
+    def load(self, test: bool) -> tuple[Images, Tensor]:
         """Images ``(N, C, H, W)`` as bytes and labels ``(N,)`` of the training or the test data."""
         raise NotImplementedError
 
-    def augmentation(self) -> Transform | None:
-        """The transform of training images, or None."""
+    def transform(self, augment: bool) -> Transform | None:
+        """What makes a batch of bytes from images as loaded, for training or for evaluation; None: nothing."""
         return None
+
+    def division(self, count: int) -> tuple[Tensor, Tensor]:
+        """The positions of the weights part and of the architecture part among ``count`` training images."""
+        generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "split"))
+        order = torch.randperm(count, generator=generator)
+        n_architecture = round(count * self.architecture_share)
+        return order[n_architecture:], order[:n_architecture]
+
+    @cached_property
+    def _test(self) -> tuple[Images, Tensor]:
+        return self.load(test=True)
+
+    @cached_property
+    def _training(self) -> tuple[Images, Tensor]:
+        return self.load(test=False)
+
+    @cached_property
+    def _divided(self) -> dict[str, Tensor]:
+        weights, architecture = self.division(len(self._training[1]))
+        train = torch.cat([weights, architecture]).sort().values
+        return {"weights": weights, "architecture": architecture, "train": train}
 
     def _set(self, part: str, augment: bool) -> ImageSet:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; there are {', '.join(PARTS)}")
-        if (part, augment) not in self._sets:
-            images, labels = self.load(test=part == "test")
-            if part in ("weights", "architecture"):
-                generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "split"))
-                order = torch.randperm(len(labels), generator=generator)
-                n_architecture = round(len(labels) * self.architecture_share)
-                keep = order[:n_architecture] if part == "architecture" else order[n_architecture:]
-                images, labels = images[keep], labels[keep]
-            transform = self.augmentation() if augment else None
-            self._sets[part, augment] = ImageSet(images, labels, self.mean, self.std, transform)
-        return self._sets[part, augment]
+        if augment and self.cutout > (size := self.inputs["image_size"]):
+            raise SettingError(f"data.cutout: at most {size}, the size of the images, got {self.cutout}")
+        images, labels = self._test if part == "test" else self._training
+        positions = None if part == "test" else self._divided[part]
+        cutout = self.cutout if augment else 0
+        return ImageSet(images, labels, self.mean, self.std, self.transform(augment), positions, cutout)
 
     def stream(self, part: str, seed: int) -> Stream:
         images = self._set(part, augment=True)
         return ImageStream(images, Shuffled(len(images), self.batch_size, derive_seed(seed, part), *self._ranks))
 
-    def evaluation(self, part: str) -> DataLoader:
+    def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
         images = self._set(part, augment=False)
+        if n_batches is not None:  # spread, since the images of a class may follow each other
+            size = min(len(images), n_batches * self.batch_size)
+            images.positions = images.positions[torch.arange(size) * len(images) // size]
         return DataLoader(images, self.batch_size, collate_fn=_as_is, num_workers=self.num_workers)
 
     def plain_batches(self) -> DataLoader:

@@ -1,13 +1,14 @@
 """Shuffled orders and schedules: every batch is a pure function of its number, on every rank and in every worker."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
 from lightning_nas.data import Schedule
 from lightning_nas.data.base import Shuffled
-from lightning_nas.data.images import ImageSet, ImageStream
+from lightning_nas.data.images import ImageSet, ImageStream, random_crop
 from lightning_nas.errors import SettingError
 
 # examples, batch size, ranks: divisible or with examples left over, one batch a pass or many
@@ -152,11 +153,9 @@ def test_the_position_is_read_at_the_first_batch_and_then_no_more():
 
 def test_workers_give_the_same_batches_bit_for_bit():
     """Augmentation included: a worker has random numbers of its own, which must not reach a batch."""
-    from torchvision.transforms import v2
-
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (20, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    crop = v2.RandomCrop(8, padding=2)
+    crop = partial(random_crop, size=8, padding=2)
     data = ImageSet(images, torch.arange(20), [0.5], [0.25], crop)
     streams = {name: ImageStream(data, Shuffled(20, 4, seed)) for seed, name in enumerate(("weights", "architecture"))}
     alone, workers = (list(Schedule(streams, 6, Position(1, 1), num_workers=n)) for n in (0, 2))

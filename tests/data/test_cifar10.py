@@ -1,12 +1,16 @@
 """CIFAR-10: the published layout is read in order, a wrong folder is refused by name, and no file can run code."""
 
+import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10 as Archive
 
 from lightning_nas.data import CIFAR10
 from lightning_nas.errors import SettingError
@@ -93,10 +97,195 @@ def test_a_missing_folder_says_what_to_put_where(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_files_that_are_not_the_published_ones_are_refused_unless_told_otherwise(tmp_path):
-    archive(tmp_path)
-    with pytest.raises(SettingError, match=r"^data\.folder: .* set data\.verify to false"):
-        CIFAR10(folder=str(tmp_path), download=False).prepare_data()
+# -- download and checksums ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """What is asked to be downloaded; there is no network."""
+    asked = []
+
+    def download(self):
+        asked.append(self.root)
+        raise URLError("no network")
+
+    monkeypatch.setattr(Archive, "download", download)
+    return asked
+
+
+def publish(monkeypatch, place):
+    """From here on these files are the published ones."""
+
+    def checksum(name):
+        return hashlib.md5((place / name).read_bytes()).hexdigest()
+
+    monkeypatch.setattr(Archive, "train_list", [[name, checksum(name)] for name in BATCHES])
+    monkeypatch.setattr(Archive, "test_list", [["test_batch", checksum("test_batch")]])
+
+
+def test_what_is_not_there_is_downloaded(tmp_path, downloads):
+    with pytest.raises(
+        SettingError, match=r"^data\.folder: CIFAR-10 is not in .* could not be downloaded .*no network"
+    ):
+        CIFAR10(folder=str(tmp_path)).prepare_data()
+    assert downloads == [str(tmp_path)]
+
+
+def test_the_published_files_are_taken_as_they_are(tmp_path, monkeypatch, downloads):
+    publish(monkeypatch, archive(tmp_path))
+    CIFAR10(folder=str(tmp_path)).prepare_data()
+    CIFAR10(folder=str(tmp_path), download=False).prepare_data()
+    assert not downloads
+
+
+def test_a_missing_batch_beside_published_ones_is_downloaded(tmp_path, monkeypatch, downloads):
+    place = archive(tmp_path)
+    publish(monkeypatch, place)
+    (place / BATCHES[2]).unlink()
+    with pytest.raises(SettingError, match="could not be downloaded"):
+        CIFAR10(folder=str(tmp_path)).prepare_data()
+    assert downloads == [str(tmp_path)]
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_files_that_are_not_the_published_ones_are_named_and_never_written_over(
+    tmp_path, monkeypatch, downloads, download
+):
+    place = archive(tmp_path)
+    publish(monkeypatch, place)
+    (place / BATCHES[1]).write_bytes(b"encoded anew")
+    (place / BATCHES[4]).unlink()
+    with pytest.raises(SettingError) as caught:
+        CIFAR10(folder=str(tmp_path), download=download).prepare_data()
+    assert str(caught.value).startswith(
+        f"data.folder: in {place} the checksums of data_batch_2 are not the published ones"
+    )
+    assert "set data.verify to false" in str(caught.value)
+    assert not downloads
+    assert (place / BATCHES[1]).read_bytes() == b"encoded anew"
+    CIFAR10(folder=str(tmp_path), download=download, verify=False).prepare_data()
+
+
+# -- a published division --------------------------------------------------------------------------------------------
+
+
+def published_split(path, weights, architecture):
+    path.write_text(
+        json.dumps({"train": ["int", list(map(str, weights))], "valid": ["int", list(map(str, architecture))]})
+    )
+    return str(path)
+
+
+def packed_mask(path, mask):
+    np.savez(path, train_mask_packed=np.packbits(mask))
+    return str(path)
+
+
+def parts(data):
+    return {
+        part: [label for _, labels in data.evaluation(part) for label in labels.tolist()]
+        for part in ("weights", "architecture", "train")
+    }
+
+
+def test_both_forms_of_a_split_file_say_which_images_the_weights_are_trained_on(tmp_path):
+    archive(tmp_path)  # ten images, labelled 1 2 2 3 3 4 4 5 5 6
+    mask = [1, 0, 0, 1, 0, 0, 0, 1, 0, 0]
+    files = [
+        published_split(tmp_path / "cifar-split.txt", [7, 0, 3], [1, 2, 4, 5, 6, 8, 9]),
+        packed_mask(tmp_path / "split.npz", mask),
+    ]
+    for split in files:
+        data = CIFAR10(folder=str(tmp_path), verify=False, num_workers=0, batch_size=3, split=split)
+        assert parts(data) == {
+            "weights": [1, 3, 5],
+            "architecture": [2, 2, 3, 4, 4, 5, 6],
+            "train": [1, 2, 2, 3, 3, 4, 4, 5, 5, 6],
+        }
+        assert sorted(data.stream("weights", 0).get(0)[1].tolist()) == [1, 3, 5]
+        assert data.spec["init_args"]["split"] == split
+
+
+def test_a_split_of_all_training_images_is_read_whole(tmp_path):
+    generator = np.random.default_rng(0)
+    mask = generator.permutation(np.arange(50_000) % 2)
+    weights, architecture = np.flatnonzero(mask), np.flatnonzero(1 - mask)
+    packed = packed_mask(tmp_path / "split.npz", mask)
+    assert len(np.load(packed)["train_mask_packed"]) == 6250
+    published = published_split(tmp_path / "s.txt", generator.permutation(weights), generator.permutation(architecture))
+    for split in (packed, published):
+        found = CIFAR10(split=split).division(50_000)
+        assert [part.tolist() for part in found] == [weights.tolist(), architecture.tolist()]
+
+
+def split_text(train, valid):
+    return json.dumps({"train": train, "valid": valid}).encode()
+
+
+def saved(**arrays):
+    def write(path):
+        np.savez(path, **arrays)
+
+    return write
+
+
+def renamed(save):
+    def write(path):
+        with open(path, "wb") as file:
+            save(file)
+
+    return write
+
+
+HOSTILE = {
+    "missing": ("s.txt", None, "No such file"),
+    "empty": ("s.txt", b"", "Expecting value"),
+    "no JSON": ("s.txt", b"train: 1", "Expecting value"),
+    "no text": ("s.txt", b"\xff\xfe\x00", "decode"),
+    "deeply nested": ("s.txt", b"[" * 100_000, "recursion"),
+    "a list": ("s.txt", b"[1, 2]", "list"),
+    "no valid": ("s.txt", b'{"train": ["int", ["1"]]}', "valid"),
+    "another kind": ("s.txt", split_text(["str", ["1"]], ["int", ["2"]]), "train has to be"),
+    "numbers without kind": ("s.txt", split_text([1, 3, 4], [2]), "values"),
+    "a float": ("s.txt", split_text(["int", ["1.5"]], ["int", ["2"]]), "1.5"),
+    "a list in a list": ("s.txt", split_text(["int", [["1"]]], ["int", ["2"]]), "train has to be"),
+    "none for the weights": ("s.txt", split_text(["int", []], ["int", ["2"]]), "each part needs an image"),
+    "none for the architecture": ("s.txt", split_text(["int", ["2"]], ["int", []]), "each part needs an image"),
+    "below the range": ("s.txt", split_text(["int", ["-1"]], ["int", ["2"]]), "from 0 to 49999"),
+    "above the range": ("s.txt", split_text(["int", ["1"]], ["int", ["50000"]]), "from 0 to 49999"),
+    "far above": ("s.txt", split_text(["int", ["1"]], ["int", ["9" * 30]]), ""),
+    "overlapping": ("s.txt", split_text(["int", ["1", "2"]], ["int", ["3", "2"]]), "one part only"),
+    "twice in a part": ("s.txt", split_text(["int", ["1", "1"]], ["int", ["3"]]), "there once"),
+    "no archive": ("s.npz", b"PK and more", ""),
+    "another array": ("s.npz", saved(mask=np.zeros(6250, np.uint8)), "arrays mask"),
+    "two arrays": ("s.npz", saved(train_mask_packed=np.ones(6250, np.uint8), more=np.ones(2)), "arrays"),
+    "too short": ("s.npz", saved(train_mask_packed=np.ones(6249, np.uint8)), "6250 bytes"),
+    "not packed": ("s.npz", saved(train_mask_packed=np.ones(50_000, np.uint8)), "6250 bytes"),
+    "no bytes": ("s.npz", saved(train_mask_packed=np.ones(6250)), "6250 bytes"),
+    "all for the weights": ("s.npz", saved(train_mask_packed=np.full(6250, 255, np.uint8)), "each part needs an image"),
+    "one array alone": ("s.npz", renamed(lambda file: np.save(file, np.ones(6250, np.uint8))), ""),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_a_wrong_split_file_is_refused_by_name_before_anything_else(tmp_path, downloads, name, content, reason):
+    path = tmp_path / name
+    if callable(content):
+        content(path)
+    elif content is not None:
+        path.write_bytes(content)
+    data = CIFAR10(folder=str(tmp_path), split=str(path))
+    for call in (data.prepare_data, lambda: data.division(50_000)):
+        with pytest.raises(SettingError) as caught:
+            call()
+        message = str(caught.value)
+        assert message.startswith(f"data.split: {path} does not divide the 50000 training images (")
+        assert reason in message
+        assert "\n" not in message
+    assert not downloads
+
+
+# -- forged and damaged files ----------------------------------------------------------------------------------------
 
 
 class RunsCode:
@@ -117,6 +306,20 @@ def test_a_forged_batch_cannot_run_code(tmp_path):
     (place / BATCHES[0]).write_bytes(forged)
     with pytest.raises(SettingError, match=r"^data\.folder: .*data_batch_1 is no batch of CIFAR-10 \(pathlib"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=False)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["array", "file"])
+def test_a_forged_split_cannot_run_code(tmp_path, kind):
+    marker = tmp_path / "it ran"
+    path = tmp_path / "split.npz"
+    forged = np.array([RunsCode(marker)], dtype=object)
+    if kind == "array":
+        np.savez(path, train_mask_packed=forged)
+    else:
+        path.write_bytes(pickle.dumps(forged))
+    with pytest.raises(SettingError, match=r"^data\.split: .*[Pp]ickle"):
+        CIFAR10(split=str(path)).division(50_000)
     assert not marker.exists()
 
 

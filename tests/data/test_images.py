@@ -1,16 +1,18 @@
 """Image sets, augmented streams, and the data module that all image data share."""
 
+import pickle
 import random
+from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
 
-from lightning_nas.data import DataModule, ImageData, Schedule
+from lightning_nas.data import DataModule, Digits, ImageData, Schedule
 from lightning_nas.data.base import Shuffled
-from lightning_nas.data.images import ImageSet, ImageStream
+from lightning_nas.data.images import ImageSet, ImageStream, cut_out, random_crop, random_flip
 from lightning_nas.errors import SettingError
 
 MEAN, STD = [0.5, 0.25], [0.25, 0.5]
@@ -26,16 +28,16 @@ class Patterns(ImageData):
 
     mean, std = MEAN, STD
 
-    def __init__(self, batch_size=4, num_workers=0, architecture_share=0.5, split_seed=0):
-        super().__init__(batch_size, num_workers, architecture_share, split_seed)
+    def __init__(self, batch_size=4, num_workers=0, architecture_share=0.5, split_seed=0, cutout=0):
+        super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
         self.inputs = {"channels": 2, "image_size": 6, "num_classes": 105}
 
     def load(self, test):
         images = some_images(25)
         return (images[20:], torch.arange(100, 105)) if test else (images[:20], torch.arange(20))
 
-    def augmentation(self):
-        return v2.RandomCrop(6, padding=2)
+    def transform(self, augment):
+        return partial(random_crop, size=6, padding=2) if augment else None
 
 
 def labels(batches):
@@ -51,7 +53,7 @@ def a_pass(stream):
 
 def test_a_batch_is_normalised_channel_by_channel():
     images = some_images(5)
-    data = ImageSet(images, torch.arange(10, 15), MEAN, STD, None)
+    data = ImageSet(images, torch.arange(10, 15), MEAN, STD)
     assert len(data) == 5
     for positions in ([3, 0, 3], torch.tensor([3, 0, 3])):
         batch, labels = data.__getitems__(positions)
@@ -64,17 +66,109 @@ def test_a_batch_is_normalised_channel_by_channel():
                     assert batch[k, channel, i, j].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_augmentation_is_applied_to_each_image_before_normalisation():
+def test_the_transform_is_applied_to_the_bytes_of_a_batch_before_normalisation():
     seen = []
 
-    def darken(image):
-        seen.append(image.dtype)
-        return image // 2
+    def darken(images):
+        seen.append((images.dtype, images.shape))
+        return images // 2
 
     images = some_images(3)
-    plain = ImageSet(images // 2, torch.arange(3), MEAN, STD, None).__getitems__([0, 2])[0]
+    plain = ImageSet(images // 2, torch.arange(3), MEAN, STD).__getitems__([0, 2])[0]
     assert torch.equal(ImageSet(images, torch.arange(3), MEAN, STD, darken).__getitems__([0, 2])[0], plain)
-    assert seen == [torch.uint8] * 2
+    assert seen == [(torch.uint8, (2, 2, 6, 6))]
+
+
+def test_a_set_can_be_some_of_the_images():
+    images = some_images(8)
+    some = ImageSet(images, torch.arange(8), MEAN, STD, positions=torch.tensor([6, 1, 3]))
+    assert len(some) == 3
+    batch, own = some.__getitems__([2, 0])
+    assert own.tolist() == [3, 6]
+    assert torch.equal(batch, ImageSet(images, torch.arange(8), MEAN, STD).__getitems__([3, 6])[0])
+    assert torch.equal(images, some_images(8))  # bytes are not changed
+
+
+def test_images_can_be_read_on_access_and_of_any_size():
+    class Squares:
+        """Image k has k + 1 rows and columns of value k."""
+
+        def __getitem__(self, positions):
+            return [torch.full((2, k + 1, k + 1), k, dtype=torch.uint8) for k in positions.tolist()]
+
+    data = ImageSet(Squares(), torch.arange(9), MEAN, STD, lambda images: torch.stack([i[:, :1, :1] for i in images]))
+    batch, own = data.__getitems__([7, 2, 5])
+    assert batch.shape == (3, 2, 1, 1)
+    assert (batch[:, 1, 0, 0] * STD[1] + MEAN[1]).mul(255).tolist() == pytest.approx([7, 2, 5], abs=1e-4)
+    assert own.tolist() == [7, 2, 5]
+
+
+# -- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def as_expected(counted, outcomes, count):
+    """Whether every outcome is as frequent as the others, within four deviations."""
+    share = 1 / len(outcomes)
+    assert set(counted) == set(outcomes)
+    assert all(abs(counted[one] - count * share) <= 4 * (count * share * (1 - share)) ** 0.5 for one in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "padding"), [(5, 5, 5, 2), (4, 4, 4, 0), (5, 7, 5, 1), (6, 3, 3, 1)]
+)
+def test_every_place_of_a_crop_is_as_likely(height, width, size, padding):
+    """Compared with all windows of the image, padded by a loop."""
+    image = torch.arange(1, 1 + 2 * height * width, dtype=torch.uint8).view(2, height, width)
+    places = {}
+    for top in range(-padding, height + padding - size + 1):
+        for left in range(-padding, width + padding - size + 1):
+            window = torch.zeros(2, size, size, dtype=torch.uint8)
+            for i in range(size):
+                for j in range(size):
+                    if 0 <= top + i < height and 0 <= left + j < width:
+                        window[:, i, j] = image[:, top + i, left + j]
+            places[window.numpy().tobytes()] = (top, left)
+    torch.manual_seed(0)
+    crops = random_crop(image.expand(3000, -1, -1, -1), size, padding)
+    assert (crops.shape, crops.dtype) == ((3000, 2, size, size), torch.uint8)
+    as_expected(Counter(places[crop.numpy().tobytes()] for crop in crops), places.values(), 3000)
+
+
+def test_images_of_different_sizes_are_cropped_to_one():
+    images = [torch.full((1, height, width), height, dtype=torch.uint8) for height, width in ((4, 9), (7, 4), (4, 4))]
+    crops = random_crop(images, 4, 0)
+    assert crops.shape == (3, 1, 4, 4)
+    assert [crop.unique().tolist() for crop in crops] == [[4], [7], [4]]
+
+
+def test_half_of_the_images_are_mirrored():
+    images = some_images(1).expand(2000, -1, -1, -1)
+    plain, mirrored = images[0], images[0].flip(-1)
+    torch.manual_seed(0)
+    flipped = random_flip(images)
+    as_expected(Counter(torch.equal(image, mirrored) for image in flipped), (True, False), 2000)
+    assert all(torch.equal(image, plain) or torch.equal(image, mirrored) for image in flipped)
+
+
+@pytest.mark.parametrize(("side", "height", "width"), [(1, 3, 4), (2, 5, 5), (3, 5, 4), (4, 6, 7), (6, 6, 6)])
+def test_the_centre_of_a_cut_out_square_is_any_pixel_and_what_is_beyond_the_border_is_cut_off(side, height, width):
+    centres = {}
+    for row in range(height):
+        for column in range(width):
+            kept = torch.ones(height, width)
+            for i in range(row - side // 2, row - side // 2 + side):
+                for j in range(column - side // 2, column - side // 2 + side):
+                    if 0 <= i < height and 0 <= j < width:
+                        kept[i, j] = 0
+            centres[kept.numpy().tobytes()] = (row, column)
+    assert len(centres) == height * width  # a centre can be told from what is left
+    torch.manual_seed(0)
+    values = torch.rand(4000, 2, height, width) + 1
+    cut = cut_out(values.clone(), side)
+    kept = (cut != 0).float()
+    assert torch.equal(cut, values * kept)
+    assert torch.equal(kept[:, 0], kept[:, 1])
+    as_expected(Counter(centres[one.numpy().tobytes()] for one in kept[:, 0]), centres.values(), 4000)
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------
@@ -83,14 +177,14 @@ def test_augmentation_is_applied_to_each_image_before_normalisation():
 def alike(seed=0, rank=0, world_size=1):
     """A stream of which all images are the same, so that batches differ by augmentation alone."""
     images = some_images(1, size=8).expand(32, -1, -1, -1)
-    data = ImageSet(images, torch.arange(32), MEAN, STD, v2.RandomCrop(8, padding=4))
+    data = ImageSet(images, torch.arange(32), MEAN, STD, partial(random_crop, size=8, padding=4))
     return ImageStream(data, Shuffled(32, 4, seed, rank, world_size))
 
 
 def test_without_augmentation_a_stream_is_the_set_in_the_order_of_its_numbers():
     images = some_images(10)
     order = Shuffled(10, 3, seed=5)
-    stream = ImageStream(ImageSet(images, torch.arange(10), MEAN, STD, None), order)
+    stream = ImageStream(ImageSet(images, torch.arange(10), MEAN, STD), order)
     assert len(stream) == 3
     mean, std = torch.tensor(MEAN).view(2, 1, 1), torch.tensor(STD).view(2, 1, 1)
     for index in (0, 1, 2, 3, 17):
@@ -180,6 +274,52 @@ def test_a_stream_has_the_part_augmented_and_an_evaluation_has_it_as_it_is():
     assert shifted > 30  # of 40; a shift by nothing is one of 25
 
 
+def test_cutout_sets_normalised_training_images_to_zero_and_changes_nothing_else():
+    plain, cut = Patterns(batch_size=10), Patterns(batch_size=10, cutout=3)
+    for part in ("weights", "architecture", "train"):
+        shapes = set()
+        for index in range(6):
+            (before, own), (after, same) = (data.stream(part, 0).get(index) for data in (plain, cut))
+            assert own.tolist() == same.tolist()
+            kept = after != 0
+            assert torch.equal(after, before * kept)
+            for mask in ~kept.all(1):
+                rows, columns = mask.any(1).sum().item(), mask.any(0).sum().item()
+                assert mask.sum() == rows * columns  # one rectangle
+                shapes.add((rows, columns))
+        assert shapes == {(3, 3), (2, 3), (3, 2), (2, 2)}  # the small ones at the borders
+    for part in ("weights", "architecture", "train", "test"):
+        for one, other in zip(plain.evaluation(part), cut.evaluation(part), strict=True):
+            assert torch.equal(one[0], other[0])
+
+
+def test_the_embedded_digits_can_be_cut_too():
+    (before, _), (after, _) = (Digits(image_size=16, cutout=side).stream("weights", 0).get(0) for side in (0, 4))
+    kept = after != 0
+    assert torch.equal(after, before * kept)
+    areas = set((~kept).sum((1, 2, 3)).tolist())
+    assert {8, 12, 16} <= areas <= {4, 6, 8, 9, 12, 16}  # 2, 3 or 4 rows and columns
+
+
+def test_streams_can_be_sent_to_another_process():
+    stream = Patterns(cutout=2).stream("weights", 0)
+    assert torch.equal(pickle.loads(pickle.dumps(stream)).get(3)[0], stream.get(3)[0])
+
+
+def test_parts_can_be_divided_otherwise():
+    class Chosen(Patterns):
+        """Four images for the weights, three for the architecture, the others for nothing."""
+
+        def division(self, count):
+            assert count == 20
+            return torch.tensor([8, 2, 4, 6]), torch.tensor([5, 1, 3])
+
+    data = Chosen()
+    parts = {part: labels(data.evaluation(part)) for part in ("weights", "architecture", "train")}
+    assert parts == {"weights": [8, 2, 4, 6], "architecture": [5, 1, 3], "train": [1, 2, 3, 4, 5, 6, 8]}
+    assert sorted(labels(a_pass(data.stream("weights", 0)))) == [2, 4, 6, 8]
+
+
 def test_a_part_is_read_once():
     class Counted(Patterns):
         """Counts how often its images are read."""
@@ -228,6 +368,12 @@ def test_an_evaluation_has_each_example_once_and_in_order(batch_size):
         assert {len(labels) for _, labels in batches[:-1]} <= {batch_size}
 
 
+def test_an_evaluation_of_some_batches_is_spread_over_the_part():
+    data = Patterns(batch_size=4)
+    assert [own.tolist() for _, own in data.evaluation("train", 2)] == [[0, 2, 5, 7], [10, 12, 15, 17]]
+    assert labels(data.evaluation("train", 9)) == labels(data.evaluation("train")) == list(range(20))
+
+
 def test_a_part_that_does_not_exist_is_refused():
     for call in (Patterns().evaluation, lambda part: Patterns().stream(part, 0)):
         with pytest.raises(ValueError, match="'validation'; there are weights, architecture, train, test"):
@@ -243,6 +389,7 @@ def test_a_part_that_does_not_exist_is_refused():
         ("architecture_share", 0.0),
         ("architecture_share", 1.0),
         ("architecture_share", float("nan")),
+        ("cutout", -1),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(setting, value):
@@ -254,6 +401,13 @@ def test_a_batch_larger_than_the_part_is_refused_by_name():
     with pytest.raises(SettingError, match=r"^data\.batch_size: .*\b10 examples"):
         Patterns(batch_size=11).stream("weights", 0)
     assert len(Patterns(batch_size=11).stream("train", 0)) == 1
+
+
+def test_a_cut_out_larger_than_the_images_is_refused_by_name():
+    with pytest.raises(SettingError, match=r"^data\.cutout: at most 6, the size of the images, got 7$"):
+        Patterns(cutout=7).stream("weights", 0)
+    assert len(Patterns(cutout=6).stream("weights", 0)) == 2
+    assert len(labels(Patterns(cutout=7).evaluation("test"))) == 5
 
 
 def test_the_spec_rebuilds_the_module():

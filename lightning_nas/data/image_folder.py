@@ -1,0 +1,320 @@
+"""Images in a user's folder, one folder for each class."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from lightning_nas.data.images import ImageData, Transform, random_crop, random_flip
+from lightning_nas.errors import SettingError
+from lightning_nas.files import write_whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+LARGEST_MEDIAN = 224  # pixels: what networks for photographs take
+SMALL = 64  # pixels: up to here whole images are shifted, above parts of any size are taken
+LAYOUT = f"Expected are train/CLASS/, and if there are such val/CLASS/ and test/CLASS/, with {', '.join(EXTENSIONS)}"
+
+
+class ImageFolder(ImageData):
+    """Images in ``folder/{train,val,test}/CLASS/``, decoded when they are needed.
+
+    With ``val/`` the weights part is ``train/`` and the architecture part ``val/``; without, ``train/`` is divided.
+    Classes are the folders of ``train/``. Only testing needs ``test/``.
+
+    Channels (1 if all training images are grey, else 3), mean and deviation are read from the images of ``train/`` and
+    ``val/``. For this all files are decoded once; the result is kept in ``~/.cache/lightning_nas/`` (or
+    ``$XDG_CACHE_HOME``) for as long as the files stay as they are. Files that cannot be decoded are named in a warning
+    and left out.
+
+    Evaluation scales the shorter side to ``image_size`` and crops the centre. Training images of up to 64 pixels are
+    scaled likewise, padded by an eighth and cropped at random; of larger ones random parts are taken, of 8 to 100 % of
+    the area and 3:4 to 4:3 (Szegedy et al. 2015, section 6). Half of them are mirrored.
+
+    Args:
+        folder: holds ``train/``, and if there are such ``val/`` and ``test/``.
+        image_size: pixels; None: that of the training images where all are square and of one size, else the median of
+            their shorter sides, at most 224.
+        flip: mirror training images at random; switch off where left and right matter, as in letters.
+        cutout: the side in pixels of the square that is cut out of each training image; 0: none.
+        batch_size: per device.
+        num_workers: processes that decode images and prepare batches; 0: the main process.
+        architecture_share: the part of the training images that the architecture is judged on, where there is no
+            ``val/``.
+        split_seed: of that division.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        image_size: int | None = None,
+        flip: bool = True,
+        cutout: int = 0,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        architecture_share: float = 0.5,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
+        if image_size is not None and image_size < 1:
+            raise SettingError(f"data.image_size: at least 1, got {image_size}")
+        self.folder = Path(folder).expanduser().absolute()
+        self.image_size = image_size
+        self.flip = flip
+
+    def prepare_data(self) -> None:
+        self.load(test=False)  # which scans the files; other processes find the result in the cache
+
+    @cached_property
+    def inputs(self) -> dict[str, int]:  # type: ignore[override]
+        size = self.image_size or self._scan.image_size
+        return {"channels": self._scan.channels, "image_size": size, "num_classes": len(self.classes)}
+
+    @cached_property
+    def mean(self) -> list[float]:  # type: ignore[override]
+        return self._scan.mean
+
+    @cached_property
+    def std(self) -> list[float]:  # type: ignore[override]
+        return self._scan.std
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the classes in the order of their labels."""
+        classes = self._class_folders("train")
+        if not classes:
+            raise SettingError(f"data.folder: there are no classes in {self.folder / 'train'}. {LAYOUT}")
+        return classes
+
+    def _class_folders(self, split: str) -> list[str]:
+        from torchvision.datasets.folder import find_classes
+
+        try:
+            found, _ = find_classes(self.folder / split)
+        except FileNotFoundError:  # no such folder, or none in it
+            return []
+        return [name for name in found if not name.startswith(".")]  # such as .ipynb_checkpoints
+
+    @cached_property
+    def _files(self) -> dict[str, list[tuple[str, int]]]:
+        """Path in the folder and label of every file that should be an image, by ``train``, ``val`` and ``test``."""
+        from torchvision.datasets.folder import make_dataset
+
+        if not (self.folder / "train").is_dir():
+            raise SettingError(f"data.folder: there is no folder {self.folder / 'train'}. {LAYOUT}")
+        labels = {name: label for label, name in enumerate(self.classes)}
+        files = {}
+        for split in ("train", "val", "test"):
+            if not (self.folder / split).is_dir():
+                continue
+            for name in self._class_folders(split):
+                if name not in labels:
+                    raise SettingError(f"data.folder: {self.folder / split} has a class {name!r}, and train/ has not")
+            found = make_dataset(str(self.folder / split), labels, EXTENSIONS, allow_empty=True)
+            files[split] = [(path.removeprefix(f"{self.folder}{os.sep}"), label) for path, label in found]
+        filled = {label for _, label in files["train"]}
+        for label, name in enumerate(self.classes):
+            if label not in filled:
+                raise SettingError(f"data.folder: there are no images in {self.folder / 'train' / name}. {LAYOUT}")
+        return files
+
+    @cached_property
+    def _scan(self) -> "Scan":
+        training = [path for split in ("train", "val") for path, _ in self._files.get(split, [])]
+        scan = scan_once(self.folder, training, [path for path, _ in self._files.get("test", [])])
+        if scan.broken:
+            first = "".join(f"\n  {path}: {reason}" for path, reason in list(scan.broken.items())[:10])
+            rank_zero_warn(f"{len(scan.broken)} files in {self.folder} cannot be decoded and are left out:{first}")
+        return scan
+
+    def _images(self, split: str) -> list[tuple[str, int]]:
+        images = [(path, label) for path, label in self._files[split] if path not in self._scan.broken]
+        if not images:
+            raise SettingError(f"data.folder: there are no images that can be read in {self.folder / split}. {LAYOUT}")
+        return images
+
+    def load(self, test: bool) -> tuple["Files", Tensor]:
+        if test and "test" not in self._files:
+            raise SettingError(f"data.folder: there is nothing to test on, {self.folder} has no folder test/")
+        splits = ["test"] if test else [split for split in ("train", "val") if split in self._files]
+        images = [image for split in splits for image in self._images(split)]
+        files = Files(self.folder, [path for path, _ in images], self.inputs["channels"])
+        return files, torch.tensor([label for _, label in images])
+
+    def division(self, count: int) -> tuple[Tensor, Tensor]:
+        if "val" not in self._files:
+            return super().division(count)
+        n_weights = len(self._images("train"))
+        return torch.arange(n_weights), torch.arange(n_weights, count)
+
+    def transform(self, augment: bool) -> Transform:
+        from torchvision.transforms import v2
+
+        size = self.inputs["image_size"]
+        if not augment:
+            return v2.Compose([partial(_each, v2.Compose([v2.Resize(size), v2.CenterCrop(size)])), torch.stack])
+        if size <= SMALL:
+            steps = [partial(_each, v2.Resize(size)), partial(random_crop, size=size, padding=size // 8)]
+        else:
+            steps = [partial(_each, v2.RandomResizedCrop(size)), torch.stack]
+        return v2.Compose([*steps, random_flip] if self.flip else steps)
+
+
+def _each(transform: Transform, images: Iterable[Tensor]) -> list[Tensor]:
+    return [transform(image) for image in images]
+
+
+class Files:
+    """Images on disk, decoded on access.
+
+    Args:
+        folder: what the paths are relative to.
+        paths: of the images.
+        channels: 1 or 3; grey images are repeated and coloured ones turned grey.
+    """
+
+    def __init__(self, folder: Path, paths: list[str], channels: int) -> None:
+        self.folder, self.paths, self.mode = folder, paths, "L" if channels == 1 else "RGB"
+
+    def __getitem__(self, positions: Tensor) -> list[Tensor]:
+        """Bytes ``(C, H, W)`` of each."""
+        return [self._read(self.folder / self.paths[position]) for position in positions.tolist()]
+
+    def _read(self, path: Path) -> Tensor:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        try:
+            return pil_to_tensor(decode(path).convert(self.mode))
+        except Exception as error:  # whatever a damaged file raises
+            raise SettingError(f"data.folder: {path} could be read before, and now cannot ({error})") from error
+
+
+def decode(path: Path) -> "Picture":
+    """The image of a file, grey (``L``) or coloured (``RGB``), of bytes and without transparency."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode.startswith("I;16"):  # Pillow itself would cut off what is beyond 255
+            return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {image.mode} have no known range")
+        if image.mode == "P":
+            return image.convert("RGBA").convert("RGB")  # by way of RGBA, for palettes with transparent colours
+        return image.convert("L" if Image.getmodebase(image.mode) == "L" else "RGB")
+
+
+# -- what the files are like -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the images of a folder are like.
+
+    Attributes:
+        image_size: pixels: the side of the training images where all are square and of one size, else the median of
+            their shorter sides, at most 224.
+        channels: 1 if all training images are grey, else 3.
+        mean, std: of each channel of the training images, on the scale 0 to 1. Every image weighs the same.
+        broken: path to reason, for files that cannot be decoded.
+    """
+
+    image_size: int
+    channels: int
+    mean: list[float]
+    std: list[float]
+    broken: dict[str, str]
+
+
+def scan_once(folder: Path, training: list[str], test: list[str]) -> Scan:
+    """The scan of a folder from the cache, where the files are still the same, else anew.
+
+    A cache that cannot be read or written costs time and nothing else.
+    """
+    listing = [[path, *_state(folder / path)] for path in (*training, *test)]
+    place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = Path(place, "lightning_nas", f"{_digest(str(folder))}.json")
+    try:
+        content = json.loads(cache.read_bytes())
+        if content["digest"] == _digest([listing, content["scan"]]):
+            return Scan(**content["scan"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none yet, or damaged
+        pass
+    scan = scan_files(folder, training, test)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        content = {"folder": str(folder), "digest": _digest([listing, asdict(scan)]), "scan": asdict(scan)}
+        write_whole(cache, json.dumps(content, indent=1).encode())
+    except (OSError, SettingError):
+        pass
+    return scan
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except OSError:  # such as a link to nothing; decoding it will tell why
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def scan_files(folder: Path, training: list[str], test: list[str]) -> Scan:
+    """Decodes every file once. Of the test images it is only asked whether they can be decoded.
+
+    Raises:
+        SettingError: if no training image can be decoded.
+    """
+    from tqdm import tqdm
+
+    paths = [*training, *test]
+    sizes: Counter[tuple[int, int]] = Counter()
+    coloured = False
+    moments, broken = np.zeros((3, 2)), {}
+    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+        found = pool.imap(_examine, (folder / path for path in paths), chunksize=16)
+        progress = tqdm(found, f"Scanning {folder}", len(paths), unit="image", delay=2, leave=False)
+        for number, (path, image) in enumerate(zip(paths, progress, strict=True)):
+            if isinstance(image, str):
+                broken[path] = image
+            elif number < len(training):
+                size, own_moments = image
+                sizes[size] += 1
+                coloured |= len(own_moments) == 3
+                moments += own_moments  # those of a grey image for each of three channels
+    if not sizes:
+        reason = "".join(f"; {path}: {reason}" for path, reason in list(broken.items())[:1])
+        raise SettingError(f"data.folder: there are no images that can be read in {folder}{reason}. {LAYOUT}")
+    ((width, height), _), *others = sizes.items()
+    shorter = np.repeat([min(size) for size in sizes], list(sizes.values()))
+    own = width if width == height and not others else min(LARGEST_MEDIAN, round(float(np.median(shorter))))
+    channels = 3 if coloured else 1
+    mean, square = moments[:channels].T / len(shorter)
+    std = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))  # at least a level, for what is the same everywhere
+    return Scan(own, channels, mean.tolist(), std.tolist(), broken)
+
+
+def _examine(path: Path) -> tuple[tuple[int, int], np.ndarray] | str:
+    """Width and height, and of each channel the means of values and of squared values; or why it cannot be decoded."""
+    try:
+        image = decode(path)
+        levels = np.arange(256) / 255
+        counts = np.array(image.histogram()).reshape(-1, 256)
+        return image.size, counts @ np.stack([levels, levels**2], axis=1) / (image.width * image.height)
+    except Exception as error:  # whatever a damaged file raises
+        return str(error) or type(error).__name__
