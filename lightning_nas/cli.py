@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import json
 import logging
 import netrc
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -21,12 +19,14 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 import lightning_nas.methods
 import lightning_nas.retrain  # noqa: F401  # what is imported here has a short class name on the command line
 from lightning_nas.callbacks import ArchitectureLogger, Interruption
+from lightning_nas.checkpoints import restore
+from lightning_nas.controllers import Controller
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, one_line
 from lightning_nas.methods import Method
 from lightning_nas.module import NetworkModule
 from lightning_nas.spaces import Space
-from lightning_nas.specs import Configurable, class_path, subclasses
+from lightning_nas.specs import class_path, subclasses
 from lightning_nas.tasks import Task
 
 RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"  # handed from the first process of a run to those that it starts
@@ -54,11 +54,9 @@ class Trainer(pl.Trainer):
         """
         from lightning_nas.analysis.outcome import conclude
 
-        if not hasattr(model, "network"):
-            model.build_network(datamodule.inputs)
-        model.load_state_dict(torch.load(ckpt_path, weights_only=True, map_location="cpu")["state_dict"])
-        model.to(self.strategy.root_device)
         datamodule.prepare_data()
+        restore(model, datamodule, ckpt_path)
+        model.to(self.strategy.root_device)
         print(conclude(model, datamodule, Path(folder or self.default_root_dir), n_random).describe())
 
 
@@ -69,7 +67,7 @@ class CommandLine(LightningCLI):
         args: the command and its arguments.
     """
 
-    BASES = {"model": NetworkModule, "data": DataModule, "space": Space, "task": Task}  # noqa: RUF012
+    BASES = {"model": NetworkModule, "data": DataModule, "space": Space, "task": Task, "controller": Controller}  # noqa: RUF012
 
     def __init__(self, args: Sequence[str]) -> None:
         self.command = args[0]
@@ -168,36 +166,6 @@ def offered(base: type) -> list[str]:
         return any(sub.__module__.startswith("lightning_nas.") for sub in subclasses(cls))
 
     return sorted({cls.__name__ for cls in subclasses(base) if not is_base(cls)})
-
-
-def checkpoint_settings(path: str) -> str:
-    """The module's and the data's settings in a checkpoint, as the text of a configuration.
-
-    Raises:
-        SettingError: if the file is no checkpoint of this package, or names a class that is not imported.
-    """
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-        ours = checkpoint["lightning_nas"]
-        settings = {"model": {"class_path": ours["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}}
-        settings |= {"data": ours["data"]} if "data" in ours else {}
-    except FileNotFoundError:
-        raise SettingError(f"ckpt_path: there is no file {path}") from None
-    except Exception as error:  # whatever a damaged or foreign file raises
-        reason = str(error).partition("\n")[0]
-        raise SettingError(f"ckpt_path: {path} is no checkpoint that can be read ({reason})") from error
-    known = {class_path(cls) for cls in subclasses(Configurable)}
-    foreign = [found for found in _class_paths(settings) if found not in known]
-    if foreign:
-        raise SettingError(f"ckpt_path: {path} needs {foreign[0]}, which is not imported")
-    return json.dumps(settings)
-
-
-def _class_paths(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        own = [value["class_path"]] if "class_path" in value else []
-        return own + [path for item in value.values() for path in _class_paths(item)]
-    return [path for item in value for path in _class_paths(item)] if isinstance(value, list) else []
 
 
 def run_folder(root: Path, name: str) -> Path:

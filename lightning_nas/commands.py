@@ -1,6 +1,7 @@
-"""The commands that need no trainer: draw, profile, list, study."""
+"""The commands that need no trainer: draw, profile, list, and the studies."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,24 +110,27 @@ def list_() -> None:
             print(f"  {name:{width}}  {text}")
 
 
-def _first_sentence(cls: type) -> str:
-    return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+def _first_sentence(documented: object) -> str:
+    sentence = re.split(r"(?<=[.?]) ", " ".join((documented.__doc__ or "").strip().split("\n\n")[0].split()))[0]
+    return sentence.rstrip(".")
 
 
-def study(
+def study_random(
     search: str = "quickstart/darts.yaml",
+    others: list[str] | None = None,
     retrain: str = "quickstart/retrain.yaml",
     seeds: int = 5,
     folder: str = "runs/study",
 ) -> None:
-    """A search against random architectures: for each seed the one that it finds and one drawn at random are retrained
-    alike and tested.
+    """Does a search beat random? For each seed what it finds, the best of random architectures under its own shared
+    weights, what other searches find, and one random architecture are retrained alike and tested.
 
     What is done already in the folder is not done again, so an interrupted study goes on where it stopped.
 
     Args:
         search: configuration of the search.
-        retrain: configuration of the retraining, the same for both.
+        others: configurations of other searches in the same space, such as --others [random_search_ws.yaml].
+        retrain: configuration of the retraining, the same for all.
         seeds: how many; they are 0, 1, ….
         folder: where the runs and study.csv are written.
     """
@@ -135,10 +139,34 @@ def study(
 
     if seeds < 2:
         raise SettingError(f"--seeds: at least 2 are needed for a spread, got {seeds}")
-    print(compare_with_random(find_config(search), find_config(retrain), seeds, Path(folder)).describe())
+    configs = [find_config(config) for config in (search, *(others or ()))]
+    print(compare_with_random(configs[0], configs[1:], find_config(retrain), seeds, Path(folder)).describe())
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"draw": draw, "profile": profile, "list": list_, "study": study}
+def study_gradients(ckpt_path: str, n_batches: int = 8, n_shuffles: int = 4) -> None:
+    """Do validation batches agree on where the alphas should go? Cosines between the architecture gradients of disjoint
+    batches, beside those of the same batches with shuffled labels.
+
+    Args:
+        ckpt_path: the checkpoint of a search that has alphas.
+        n_batches: disjoint batches of the architecture part.
+        n_shuffles: how often the labels of each batch are shuffled.
+    """
+    from lightning_nas.analysis.gradients import gradient_agreement
+    from lightning_nas.checkpoints import load_search
+
+    if n_batches < 2 or n_shuffles < 1:
+        raise SettingError("--n_batches: at least 2; --n_shuffles: at least 1")
+    print(gradient_agreement(*load_search(ckpt_path), n_batches, n_shuffles).describe())
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "draw": draw,
+    "profile": profile,
+    "list": list_,
+    "study random": study_random,
+    "study gradients": study_gradients,
+}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -149,16 +177,24 @@ def run(argv: Sequence[str]) -> None:
     """
     from jsonargparse import ArgumentParser
 
-    if argv[0] not in COMMANDS:
-        raise SettingError(f"there is no command {argv[0]!r}; see python -m lightning_nas --help")
-    command = COMMANDS[argv[0]]
+    words = 2 if argv[0] == "study" else 1
+    name = " ".join(argv[:words])
+    if words == 2 and argv[1:2] in ([], ["-h"], ["--help"]):
+        print("usage: python -m lightning_nas study WHICH ...\n")
+        for study, function in COMMANDS.items():
+            if study.startswith("study "):
+                print(f"  {study.removeprefix('study '):12}{_first_sentence(function)}")
+        return
+    if name not in COMMANDS:
+        raise SettingError(f"there is no command {name!r}; see python -m lightning_nas --help")
+    command = COMMANDS[name]
     parser = ArgumentParser(
-        prog=f"python -m lightning_nas {argv[0]}",
+        prog=f"python -m lightning_nas {name}",
         description=inspect.cleandoc(command.__doc__ or "").partition("\n\n")[0],
     )
     parser.add_function_arguments(command, as_positional=True)
     parser.error = _refuse  # type: ignore[method-assign]
-    arguments = parser.parse_args(list(argv[1:]))
+    arguments = parser.parse_args(list(argv[words:]))
     command(**arguments.as_dict())
 
 

@@ -4,6 +4,7 @@ Nothing heavy is imported before it is known what is asked.
 """
 
 import itertools
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ Neural architecture search as PyTorch Lightning modules.
   draw      a picture of an architecture                   draw architecture.json --out cells.svg
   profile   parameters, FLOPs, activations and latency     profile darts_v2
   list      methods, spaces, data, configurations, published architectures
-  study     a search against random architectures, retrained alike over seeds
+  study     what a search is worth; study --help lists the studies
 
 Each has --help. A --config is a file, or the name of a packaged one (see list).
 """
@@ -43,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if argv else 2
     try:
         if argv[0] in TRAINING:
-            from lightning_nas.cli import CommandLine, checkpoint_settings
+            from lightning_nas.checkpoints import checkpoint_settings
+            from lightning_nas.cli import CommandLine
 
             argv = packaged_configs(argv)
             checkpoint = value_of(argv, "--ckpt_path")
             if checkpoint:
                 # after the configuration files and before the flags, so that flags win over the checkpoint
                 at = max((i + 2 for i, a in enumerate(argv) if a in ("-c", "--config")), default=1)
-                argv[at:at] = ["--config", checkpoint_settings(checkpoint)]
+                argv[at:at] = ["--config", json.dumps(checkpoint_settings(checkpoint))]
             CommandLine(argv)
         else:
             from lightning_nas.commands import run
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         line = str(wrong or error)
         if argv[0] in TRAINING:  # a space and a network do not know where their settings stand on the command line
-            line = re.sub(r"^(space|network|inputs|task)\.", r"model.\1.", line)
+            line = re.sub(r"^(space|network|inputs|task|controller)\.", r"model.\1.", line)
         print(f"error: {line}", file=sys.stderr)
         return 2
     return 0

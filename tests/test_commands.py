@@ -52,17 +52,27 @@ def test_without_a_command_there_is_the_usage_and_the_status_of_wrong_input(caps
         ("draw", ["architecture", "--out"]),
         ("profile", ["architecture", "--network", "--inputs", "--batch_size", "--latency_runs", "--device"]),
         ("list", ["--help"]),
-        ("study", ["--search", "--retrain", "--seeds", "--folder"]),
+        ("study random", ["--search", "--others", "--retrain", "--seeds", "--folder"]),
+        ("study gradients", ["ckpt_path", "--n_batches", "--n_shuffles"]),
     ],
 )
 def test_each_command_has_help(capsys, command, flags):
     with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     said = capsys.readouterr()
     assert (caught.value.code, said.err) == (0, "")
     assert said.out.startswith(f"usage: python -m lightning_nas {command}")
     for flag in flags:
         assert re.search(rf"^ +(-h, )?{flag}\b", said.out, re.MULTILINE), flag
+
+
+@pytest.mark.parametrize("flags", [[], ["--help"], ["-h"]])
+def test_study_alone_lists_the_studies(capsys, flags):
+    assert main(["study", *flags]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: python -m lightning_nas study WHICH")
+    assert re.search(r"^  random +Does a search beat random\?$", said, re.MULTILINE)
+    assert re.search(r"^  gradients +\S", said, re.MULTILINE)
 
 
 # -- draw ------------------------------------------------------------------------------------------------------------
@@ -203,10 +213,19 @@ WRONG = {
         ["--device", "--latency_runs 0"],
     ),
     "list: something": (["list", "methods"], ["methods"]),
-    "study: one seed": (["study", "--seeds", "1"], ["--seeds", "at least 2", "got 1"]),
-    "study: seeds as a word": (["study", "--seeds", "two"], ["seeds", "int", "two"]),
-    "study: no such configuration": (["study", "--search", "none.yaml"], ["none.yaml", "quickstart/darts.yaml"]),
-    "study: no such retraining": (["study", "--retrain", "none.yaml"], ["none.yaml", "quickstart/retrain.yaml"]),
+    "study: of nothing": (["study", "nothing"], ["study nothing", "--help"]),
+    "study: gradients of no file": (["study", "gradients", "none.ckpt"], ["ckpt_path", "none.ckpt"]),
+    "study: one batch": (["study", "gradients", "none.ckpt", "--n_batches", "1"], ["--n_batches", "at least 2"]),
+    "study: one seed": (["study", "random", "--seeds", "1"], ["--seeds", "at least 2", "got 1"]),
+    "study: seeds as a word": (["study", "random", "--seeds", "two"], ["seeds", "int", "two"]),
+    "study: no such configuration": (
+        ["study", "random", "--search", "none.yaml"],
+        ["none.yaml", "quickstart/darts.yaml"],
+    ),
+    "study: no such retraining": (
+        ["study", "random", "--retrain", "none.yaml"],
+        ["none.yaml", "quickstart/retrain.yaml"],
+    ),
 }
 
 

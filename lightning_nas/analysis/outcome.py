@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import statistics
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ from lightning_nas.analysis.draw import draw_architecture, draw_scores, draw_wei
 from lightning_nas.analysis.profile import Profile, profile
 from lightning_nas.architecture import Found
 from lightning_nas.evaluators import SharedWeights
-from lightning_nas.methods.base import Method
+from lightning_nas.methods.base import Method, SamplingMethod
 from lightning_nas.seeding import derive_seed
 
 
@@ -24,6 +25,7 @@ class Outcome:
         costs: of its network at the search's own width and depth.
         score: its score under the shared weights.
         random_scores: scores of uniformly drawn architectures under the same weights, on the same batches.
+        score_name, sign: of the task's score; 1 if higher is better, else -1.
         folder: where the files lie.
     """
 
@@ -32,6 +34,7 @@ class Outcome:
     score: float
     random_scores: list[float]
     score_name: str
+    sign: int
     folder: Path
 
     def describe(self) -> str:
@@ -45,13 +48,14 @@ class Outcome:
             f"architecture {self.folder / 'architecture.json'}",
             f"drawing      {self.folder / 'architecture.svg'}",
         ]
-        if self.random_scores:
-            n, mean = len(self.random_scores), statistics.fmean(self.random_scores)
-            spread = statistics.stdev(self.random_scores) if n > 1 else 0.0
-            better = sum(score < self.score for score in self.random_scores)
+        scores = [score for score in self.random_scores if math.isfinite(score)]
+        if scores:
+            n, mean = len(scores), statistics.fmean(scores)
+            spread = statistics.stdev(scores) if n > 1 else 0.0
+            worse = sum(self.sign * score < self.sign * self.score for score in scores)
             lines.append(
                 f"shared weights: validation {self.score_name} {self.score:.4f}; {n} random architectures under the "
-                f"same weights {mean:.4f} ± {spread:.4f}, {better} of {n} below"
+                f"same weights {mean:.4f} ± {spread:.4f}, {worse} of {n} worse"
             )
             lines.append("These are figures of shared weights, not of a trained network. For those, retrain:")
         return "\n".join(lines)
@@ -60,8 +64,9 @@ class Outcome:
 def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
     """Takes the method's best architecture, compares it with random ones and writes files.
 
-    ``architecture.json``, ``architecture.svg``, ``weights.svg`` where the method weighs options, and, with
-    ``n_random`` > 0, ``random.csv`` and ``random.svg``.
+    ``architecture.json``, ``architecture.svg``, ``weights.svg`` where the method weighs options, ``candidates.csv``
+    where it looked at several, and, with ``n_random`` > 0, ``random.csv``, ``random.svg`` and ``random.json``, the best
+    of the random ones; where the method compares candidates, of as many and by the same comparison.
 
     Args:
         method: a search with its network.
@@ -69,17 +74,19 @@ def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
         folder: where to write.
         n_random: how many random architectures to compare with.
     """
-    space, architecture = method.space, method.best()
+    space = method.space
+    architecture, candidates = method.choose(data)
     rng = Random(derive_seed(method.seed, "random architectures"))
-    candidates = [architecture, *(space.random(rng) for _ in range(n_random))]
-    score, *random_scores = _scores(SharedWeights.of(method, data), candidates) if n_random else [float("nan")]
+    drawn = [space.random(rng) for _ in range(n_random)]
+    scores = SharedWeights.of(method, data).rank([architecture, *drawn], "Random ones") if n_random else {}
+    score, random_scores = scores.get(architecture, float("nan")), [scores[a] for a in drawn]
     child = space.restrict(architecture).network(method.network.inputs, form="final", **method.network_settings)
     costs = profile(child, child.example())
     name = method.task.score
+    figure = f"validation_{name}_shared_weights"
+    finite = [value for value in random_scores if math.isfinite(value)]  # the others diverge under the shared weights
     metrics: dict[str, float] = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
-    if n_random:
-        metrics[f"validation_{name}_shared_weights"] = score
-        metrics[f"validation_{name}_shared_weights_random_mean"] = statistics.fmean(random_scores)
+    metrics |= _finite({figure: score, f"{figure}_random_mean": statistics.fmean(finite) if finite else math.nan})
     found = Found(space, architecture, metrics, type(method).__name__, method.seed)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,23 +95,34 @@ def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
     weights = method.choice_weights()
     if weights is not None:
         draw_weights(space.choices, weights, folder / "weights.svg")
+    if candidates:
+        rows = [["candidate", value, a] for a, value in candidates.items()]
+        _table(folder / "candidates.csv", method, f"{figure}_some_batches", rows)
     if n_random:
-        with open(folder / "random.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["origin", f"validation_{name}_shared_weights", *(c.name for c in space.choices)])
-            origins = ["found", *["random"] * n_random]
-            for origin, value, drawn in zip(origins, [score, *random_scores], candidates, strict=True):
-                writer.writerow([origin, value, *space.to_names(drawn).values()])
+        rows = [["random", value, a] for a, value in zip(drawn, random_scores, strict=True)]
+        _table(folder / "random.csv", method, figure, [["found", score, architecture], *rows])
+        best = next(a for a in scores if a in drawn)
+        if isinstance(method, SamplingMethod):
+            best, _ = method.choose(data, drawn[: method.n_candidates])
+        Found(space, best, _finite({figure: scores[best]}), "random", method.seed).save(folder / "random.json")
+    if finite and math.isfinite(score):
         draw_scores(
-            {"random architectures": random_scores},
+            {"random architectures": finite},
             folder / "random.svg",
             f"validation {name} under the shared weights",
             {type(method).__name__: score},
         )
-    return Outcome(found, costs, score, random_scores, name, folder)
+    return Outcome(found, costs, score, random_scores, name, -1 if method.task.mode == "min" else 1, folder)
 
 
-def _scores(evaluate: SharedWeights, architectures: list[Any]) -> list[float]:
-    from tqdm import tqdm
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """What a file of an architecture can hold."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
-    return [evaluate(a) for a in tqdm(architectures, desc="Scoring under shared weights", leave=False)]
+
+def _table(path: Path, method: Method, score: str, rows: list[list[Any]]) -> None:
+    """Rows of (origin, score, architecture)."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["origin", score, *(choice.name for choice in method.space.choices)])
+        writer.writerows([origin, value, *method.space.to_names(a).values()] for origin, value, a in rows)

@@ -4,14 +4,19 @@ import contextlib
 import csv
 import dataclasses
 import os
+import shutil
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from lightning_nas.architecture import Found, load_architecture
+from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
-FIELDS = ("seed", "architecture", "test_score", "n_params", "flops")
+FIELDS = ("seed", "origin", "test_score", "n_params", "flops")
+SHARED = "random, shared weights"
+RANDOM = "random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,59 +24,65 @@ class Comparison:
     """Test scores of retrained networks, paired by seed.
 
     Attributes:
-        found: of the architectures that the search found.
-        drawn: of as many architectures drawn uniformly from the space.
+        scores: by origin. The first is the search in question, then come the best of random architectures under its
+            shared weights, the other searches, and one architecture drawn uniformly from the space.
         folder: with ``study.csv`` and all runs.
     """
 
-    found: list[float]
-    drawn: list[float]
+    scores: dict[str, list[float]]
     folder: Path
 
-    @property
-    def differences(self) -> list[float]:
-        return [a - b for a, b in zip(self.found, self.drawn, strict=True)]
-
     def describe(self) -> str:
-        """The table: mean ± standard deviation over seeds, the paired difference and its two-sided t-test."""
+        """The table: mean ± standard deviation over seeds, paired differences and their two-sided t-tests."""
         from scipy.stats import ttest_rel
 
-        rows = {"search": self.found, "random": self.drawn, "difference": self.differences}
-        lines = [f"test score of retrained networks, {len(self.found)} seeds, mean ± standard deviation"]
-        for name, scores in rows.items():
-            each = " ".join(f"{score:.4f}" for score in scores)
-            lines.append(f"  {name:10}  {statistics.fmean(scores):.4f} ± {statistics.stdev(scores):.4f}   ({each})")
-        p = ttest_rel(self.found, self.drawn).pvalue if len(set(self.differences)) > 1 else float("nan")
-        lines.append(f"  paired t-test, two-sided: p = {p:.3f}")
+        (subject, found), *others = self.scores.items()
+        width = max(map(len, self.scores)) + 6
+        lines = [f"test score of retrained networks, {len(found)} seeds, mean ± standard deviation"]
+        lines += [f"  {name:{width}}  {_spread(scores)}" for name, scores in self.scores.items()]
+        lines.append(f"{subject} minus the others, paired by seed, two-sided t-test")
+        for name, scores in others:
+            differences = [a - b for a, b in zip(found, scores, strict=True)]
+            p = ttest_rel(found, scores).pvalue if len(set(differences)) > 1 else float("nan")
+            lines.append(f"  {'minus ' + name:{width}}  {_spread(differences)}   p = {p:.3f}")
         lines.append(f"every run: {self.folder / 'study.csv'}")
         return "\n".join(lines)
 
 
-def compare_with_random(search: str, retrain: str, seeds: int, folder: Path) -> Comparison:
-    """Runs, for each seed, a search, two retrainings and two tests, each as the command line would.
+def _spread(scores: list[float]) -> str:
+    each = " ".join(f"{score:.4f}" for score in scores)
+    return f"{statistics.fmean(scores):.4f} ± {statistics.stdev(scores):.4f}   ({each})"
 
-    Finished rows of ``study.csv`` are kept. Everything the runs print goes to ``log.txt``.
+
+def compare_with_random(search: str, others: Sequence[str], retrain: str, seeds: int, folder: Path) -> Comparison:
+    """For each seed: the searches, then for every architecture a retraining and a test, each as the command line would.
+
+    Besides what the searches find there are, for the first, the best of the random architectures that were scored under
+    its shared weights, and one random architecture of its space. Finished rows of ``study.csv`` are kept. Everything
+    the runs print goes to ``log.txt``.
+
+    Raises:
+        SettingError: if two configurations have the same name, by which the table tells them apart.
     """
     from tqdm import tqdm
 
+    searches = {Path(config).stem: config for config in (search, *others)}
+    if len(searches) <= len(others):
+        raise SettingError("--others: configurations of different names, which are the names in the table")
+    subject = Path(search).stem
+    origins = [subject, SHARED, *list(searches)[1:], RANDOM]
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "study.csv"
     done = _read(table)
     for seed in tqdm(range(seeds), desc="Seeds", unit="seed"):
-        if (seed, "search") in done and (seed, "random") in done:
-            continue
-        place = folder / f"seed-{seed}"
-        runs = _Runs(place, folder / "log.txt")
-        found = load_architecture(runs.search(search, seed))
-        drawn = found.space.random(Random(derive_seed(seed, "study")))
-        Found(found.space, drawn, method="random", seed=seed).save(place / "random.json")
-        Found(found.space, found.architecture, found.metrics, found.method, seed).save(place / "search.json")
-        for origin in ("search", "random"):
+        runs = _Runs(folder / f"seed-{seed}", folder / "log.txt")
+        for origin in origins:
             if (seed, origin) not in done:
-                figures = runs.retrain(retrain, place / f"{origin}.json", seed)
+                architecture = runs.architecture(origin, subject, searches, seed)
+                figures = runs.retrain(retrain, architecture, seed)
                 done[seed, origin] = figures[0]
                 _append(table, [seed, origin, *figures])
-    return Comparison([done[s, "search"] for s in range(seeds)], [done[s, "random"] for s in range(seeds)], folder)
+    return Comparison({origin: [done[seed, origin] for seed in range(seeds)] for origin in origins}, folder)
 
 
 class _Runs:
@@ -80,11 +91,18 @@ class _Runs:
     def __init__(self, folder: Path, log: Path) -> None:
         self.folder, self.log = folder, log
 
-    def search(self, config: str, seed: int) -> Path:
-        finished = sorted(self.folder.glob("*/architecture.json"))
-        if finished:
-            return finished[-1]
-        return self._run("fit", "--config", config, f"--model.seed={seed}") / "architecture.json"
+    def architecture(self, origin: str, subject: str, searches: dict[str, str], seed: int) -> Path:
+        """The file of the architecture to retrain."""
+        path = self.folder / f"{origin}.json"
+        if origin in searches and not path.exists():
+            run = self._run("fit", "--config", searches[origin], f"--model.seed={seed}")
+            if origin == subject:
+                shutil.copy(run / "random.json", self.folder / f"{SHARED}.json")
+            shutil.copy(run / "architecture.json", path)
+        elif origin == RANDOM:
+            space = load_architecture(self.folder / f"{subject}.json").space
+            Found(space, space.random(Random(derive_seed(seed, "study"))), method=RANDOM, seed=seed).save(path)
+        return path
 
     def retrain(self, config: str, architecture: Path, seed: int) -> tuple[float, float, float]:
         """Test score, parameters and FLOPs."""
@@ -118,7 +136,7 @@ def _read(table: Path) -> dict[tuple[int, str], float]:
     if not table.exists():
         return {}
     with open(table, newline="", encoding="utf-8") as file:
-        return {(int(row["seed"]), row["architecture"]): float(row["test_score"]) for row in csv.DictReader(file)}
+        return {(int(row["seed"]), row["origin"]): float(row["test_score"]) for row in csv.DictReader(file)}
 
 
 def _append(table: Path, row: list[object]) -> None:

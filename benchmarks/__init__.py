@@ -1,0 +1,1 @@
+"""Measurements that print a table; none is a test."""
