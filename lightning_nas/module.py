@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
-from lightning_nas.spaces.base import Network, Space
+from lightning_nas.spaces.base import DropPath, Network, Space
 from lightning_nas.specs import Configurable, check_arguments, class_path
 from lightning_nas.tasks import Task
 
@@ -72,6 +72,18 @@ class NetworkModule(Configurable, LightningModule):
         self.val_metrics = self.task.metrics(inputs)
         self.test_metrics = self.task.metrics(inputs)
 
+    @property
+    def n_epochs(self) -> int:
+        """Of the whole training, over which rates and probabilities change.
+
+        Raises:
+            SettingError: if the trainer has no ``max_epochs``.
+        """
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise SettingError(f"trainer.max_epochs: at least 1, since the learning rate follows it; got {epochs}")
+        return epochs
+
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next."""
         loop: Any = self.trainer.fit_loop
@@ -89,3 +101,13 @@ class NetworkModule(Configurable, LightningModule):
         checkpoint["lightning_nas"] = {"class_path": class_path(type(self)), "version": __version__}
         if self.trainer.datamodule is not None and isinstance(self.trainer.datamodule, Configurable):  # type: ignore[attr-defined]
             checkpoint["lightning_nas"]["data"] = self.trainer.datamodule.spec  # type: ignore[attr-defined]
+
+
+def scheduled_drop_path(probability: float, done: float) -> DropPath:
+    """ScheduledDropPath (Zoph et al. 2018, released code): grows from zero with the training and with the cell's depth.
+
+    Args:
+        probability: in the last cell at the end of training.
+        done: the share of the training that is done.
+    """
+    return lambda depth: probability * done * depth

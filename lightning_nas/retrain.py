@@ -1,7 +1,8 @@
 """Training one architecture from scratch: what the figures of a paper are measured on."""
 
+import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,14 +10,18 @@ from torch import Tensor
 from lightning_nas.architecture import load_architecture
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.module import NetworkModule
+from lightning_nas.module import NetworkModule, scheduled_drop_path
+from lightning_nas.spaces.base import DropPath
 from lightning_nas.tasks import Task
 
 
 class Retrain(NetworkModule):
-    """Trains the network of an architecture from new weights, as Liu et al. 2019 did (their evaluation phase).
+    """Trains the network of an architecture from new weights by SGD, the learning rate annealed by a cosine after a
+    linear warm-up. With the defaults, the evaluation phase of Liu et al. 2019.
 
-    Clip gradients, accumulate them and choose precision by the trainer's own settings.
+    Clipping, accumulation and precision are the trainer's own settings, an average of the weights is Lightning's
+    ``EMAWeightAveraging`` callback, label smoothing and the auxiliary head's weight are the task's, cutout is the
+    data's.
 
     Args:
         architecture: the path of an ``architecture.json``, or the name of a published architecture.
@@ -26,10 +31,15 @@ class Retrain(NetworkModule):
         seed: of everything random in the training.
         train_on: ``all`` training images, as papers do, without validation; or the ``weights`` part alone, validated on
             the architecture part, to tune settings without touching the test part.
-        lr: of SGD, annealed to zero by a cosine over the trainer's ``max_epochs``.
+        lr: of SGD at its highest; it changes from epoch to epoch.
+        lr_min: where the cosine ends with the trainer's ``max_epochs``.
+        warmup_epochs: at the start, in which the learning rate grows linearly to ``lr``.
         momentum: of SGD.
+        nesterov: whether the momentum is Nesterov's.
         weight_decay: of SGD.
-        drop_path: the probability to drop a path at the end; it grows linearly from zero.
+        drop_path: the probability to drop a path at the end.
+        drop_path_schedule: ``linear``: from zero with the epochs, the same in all cells (DARTS); ``scheduled``: from
+            zero with the steps, times the cell's depth, so that the last cell drops most (NASNet's ScheduledDropPath).
     """
 
     def __init__(
@@ -39,23 +49,38 @@ class Retrain(NetworkModule):
         network: dict[str, Any] | None = None,
         inputs: dict[str, int] | None = None,
         seed: int = 0,
-        train_on: str = "all",
+        train_on: Literal["all", "weights"] = "all",
         lr: float = 0.025,
+        lr_min: float = 0.0,
+        warmup_epochs: int = 0,
         momentum: float = 0.9,
+        nesterov: bool = False,
         weight_decay: float = 3e-4,
         drop_path: float = 0.2,
+        drop_path_schedule: Literal["linear", "scheduled"] = "linear",
     ) -> None:
         if train_on not in ("all", "weights"):
             raise SettingError(f"model.train_on: all or weights, got {train_on!r}")
         if not 0 <= drop_path < 1:
-            raise SettingError(f"model.drop_path: between 0 and 1, got {drop_path}")
+            raise SettingError(f"model.drop_path: from 0 to below 1, got {drop_path}")
+        if drop_path_schedule not in ("linear", "scheduled"):
+            raise SettingError(f"model.drop_path_schedule: linear or scheduled, got {drop_path_schedule!r}")
+        if lr <= 0:
+            raise SettingError(f"model.lr: above 0, got {lr}")
+        if not 0 <= lr_min <= lr:
+            raise SettingError(f"model.lr_min: from 0 to model.lr ({lr}), got {lr_min}")
+        if warmup_epochs < 0:
+            raise SettingError(f"model.warmup_epochs: 0 or more, got {warmup_epochs}")
+        if nesterov and not momentum:
+            raise SettingError("model.nesterov: needs model.momentum above 0")
         self.found = load_architecture(architecture)
         self._init_args["architecture"] = self.found.to_dict()  # the checkpoint holds the content, not a path
         space = self.found.space.restrict(self.found.architecture)
         super().__init__(space, "final", Task.build(task), network, inputs, seed)
         self.train_on = train_on
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.drop_path = drop_path
+        self.lr, self.lr_min, self.warmup_epochs = lr, lr_min, warmup_epochs
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self.drop_path, self.drop_path_schedule = drop_path, drop_path_schedule
 
     @property
     def validation_part(self) -> str | None:
@@ -67,12 +92,18 @@ class Retrain(NetworkModule):
         return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        probability = self.drop_path * self.current_epoch / max(1, self.trainer.max_epochs or 1)
-        forward = partial(self.network, drop_path=probability)
+        forward = partial(self.network, drop_path=self.drop_probability(batch_idx))
         loss, _ = self.task.loss(forward, batch["weights"], None, self.train_metrics)
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
         return loss
+
+    def drop_probability(self, batch_idx: int) -> DropPath:
+        """Of drop-path at this step of the epoch."""
+        if self.drop_path_schedule == "linear":
+            return self.drop_path * self.current_epoch / self.n_epochs
+        done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / self.n_epochs
+        return scheduled_drop_path(self.drop_path, done)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         loss, _ = self.task.loss(self.network, batch, None, self.val_metrics)
@@ -91,7 +122,18 @@ class Retrain(NetworkModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(
-            self.network.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+            self.network.parameters(),
+            self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
         )
-        epochs = max(1, self.trainer.max_epochs or 1)
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)]
+        warmup = self.warmup_epochs
+
+        def factor(epoch: int) -> float:
+            if epoch < warmup:
+                return (epoch + 1) / (warmup + 1)
+            cosine = math.cos(math.pi * (epoch - warmup) / max(1, self.n_epochs - warmup))
+            return (self.lr_min + (self.lr - self.lr_min) * (1 + cosine) / 2) / self.lr
+
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]

@@ -39,6 +39,10 @@ class Task(Configurable):
         """
         raise NotImplementedError
 
+    def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> Tensor:
+        """What a controller gets for one batch, a number without gradient; higher is better."""
+        raise NotImplementedError
+
     def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
         """The metrics for data of this kind; over the batches of all ranks, or of this one alone."""
         raise NotImplementedError
@@ -77,6 +81,10 @@ class ImageClassification(Task):
         if metrics is not None:
             metrics.update(logits.detach(), labels)
         return loss, carry
+
+    def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> Tensor:
+        images, labels = batch
+        return (forward(images).argmax(1) == labels).float().mean()
 
     def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
         accuracy = MulticlassAccuracy(inputs["num_classes"], average="micro", sync_on_compute=over_ranks)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lightning_nas.files import config_folder
 from lightning_nas.main import main
@@ -80,10 +81,14 @@ def test_flags_win_over_the_checkpoint_and_it_over_the_configuration(searched, t
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_configuration_runs(config):
-    small = ["--model.network.channels=4", "--model.network.cells=3", "--data=Digits", "--data.batch_size=16"]
-    if "auxiliary: true" in (config_folder() / config).read_text():
+    settings = yaml.safe_load((config_folder() / config).read_text())["model"]["init_args"]["network"]
+    least = {"channels": 4, "cells": 3, "layers": 1}
+    small = [f"--model.network.{name}={least[name]}" for name in settings if name in least]
+    small += ["--data=Digits", "--data.batch_size=16"]
+    if settings.get("auxiliary"):
         small += ["--data.image_size=32"]
-    assert run("fit", "--config", config, *small, "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu") == 0
+    # two batches: one of each phase where there are two
+    assert run("fit", "--config", config, *small, "--trainer.fast_dev_run=2", "--trainer.accelerator=cpu") == 0
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,8 @@ def test_interrupted_and_resumed_on_the_command_line(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}
 
     def start(*more):
-        return subprocess.Popen([*command, *more], env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        options = {"env": environment, "cwd": tmp_path, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*command, *more], start_new_session=True, **options)
 
     def interrupted(number, status, run_name, *more):
         process = start(*more)
@@ -156,13 +162,17 @@ def test_interrupted_and_resumed_on_the_command_line(tmp_path):
         while not table.exists() or len(table.read_text().splitlines()) < 3:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
-        process.send_signal(number)
+        if number == signal.SIGINT:  # as a terminal does, to the workers too
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
         assert process.returncode == status, errors
+        assert errors.count("Stopping after this step") == (number == signal.SIGINT)
         return tmp_path / "runs" / run_name / "checkpoints" / "last.ckpt"
 
     first = interrupted(signal.SIGTERM, 143, "darts-1")
-    second = interrupted(signal.SIGINT, 130, "darts-2", f"--ckpt_path={first}")
+    second = interrupted(signal.SIGINT, 130, "darts-2", f"--ckpt_path={first}", "--data.num_workers=2")
     for more in ([f"--ckpt_path={second}"], []):
         process = start(*more)
         errors = process.communicate(timeout=120)[1]

@@ -66,7 +66,7 @@ def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
 
     ``architecture.json``, ``architecture.svg``, ``weights.svg`` where the method weighs options, ``candidates.csv``
     where it looked at several, and, with ``n_random`` > 0, ``random.csv``, ``random.svg`` and ``random.json``, the best
-    of the random ones; where the method compares candidates, of as many and by the same comparison.
+    of the random ones; where the method compares candidates, by the same comparison and of no more.
 
     Args:
         method: a search with its network.

@@ -20,14 +20,15 @@ from lightning_nas.errors import SettingError
 from lightning_nas.files import find_config
 from lightning_nas.methods.base import Method
 from lightning_nas.retrain import Retrain
+from lightning_nas.spaces import Architecture
 
 
 class ArchitectureLogger(Callback):
     """Writes what the search would return, every few epochs and at the end.
 
-    Into the run's folder: ``architectures.csv`` with a row per epoch, ``pictures/`` of the cells and of the options'
-    weights, and in the end ``architecture.json`` with its drawing and the comparison with random architectures. To W&B
-    go the same pictures and a table.
+    Into the run's folder: ``architectures.csv`` with a row per epoch and ``pictures/`` of the cells and of the options'
+    weights, where the method knows its best architecture at any time, and in the end ``architecture.json`` with its
+    drawing and the comparison with random architectures. To W&B go the same pictures and a table.
 
     Args:
         every_n_epochs: how often pictures are made; 0: at the end only.
@@ -57,12 +58,14 @@ class ArchitectureLogger(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, Method) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        epoch, folder = trainer.current_epoch, self.folder
-        names = pl_module.space.to_names(pl_module.best())
+        epoch, folder, best = trainer.current_epoch, self.folder, pl_module.best()
+        if best is None:
+            return
+        names = pl_module.space.to_names(best)
         self._append(folder / "architectures.csv", epoch, self.score, names)
         self.score = None
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, folder / "pictures", f"epoch_{epoch:03d}_")
+            self._draw(trainer, pl_module, best, folder / "pictures", f"epoch_{epoch:03d}_")
 
     def _append(self, path: Path, epoch: int, score: float | None, names: dict[str, str]) -> None:
         new = not path.exists()
@@ -74,10 +77,10 @@ class ArchitectureLogger(Callback):
             writer.writerow([epoch, score, *names.values()])
         self.rows.append([epoch, score, *names.values()])
 
-    def _draw(self, trainer: Trainer, method: Method, folder: Path, prefix: str) -> None:
+    def _draw(self, trainer: Trainer, method: Method, architecture: Architecture, folder: Path, prefix: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         caption = f"{type(method).__name__}, epoch {trainer.current_epoch}"
-        architecture, weights = method.best(), method.choice_weights()
+        weights = method.choice_weights()
         draw_architecture(method.space, architecture, folder / f"{prefix}cells.svg", caption)
         if weights is not None:
             draw_weights(method.space.choices, weights, folder / f"{prefix}weights.svg", caption)

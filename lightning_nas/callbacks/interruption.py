@@ -1,5 +1,6 @@
 """Stopping between steps, with everything saved."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,9 +30,12 @@ class Interruption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # the trainer has noted the handlers by now, and gives them back in the end
         self._before = signal.getsignal(signal.SIGINT)
+        self._process = os.getpid()
         signal.signal(signal.SIGINT, self._on_keyboard)
 
     def _on_keyboard(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a terminal tells the data loader's workers too, who have this handler
+            return
         if self.by_keyboard:
             signal.signal(signal.SIGINT, self._before)
             raise KeyboardInterrupt

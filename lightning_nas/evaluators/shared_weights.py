@@ -1,17 +1,22 @@
 """Scores of architectures under the shared weights of a trained supernet."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
-from lightning_nas.operations.normalization import recalibrated
+from lightning_nas.operations.normalization import batch_statistics, recalibrated
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
+
+Statistics = Literal["recalibrate", "batch"]
+"""By which statistics BatchNorm normalises: the architecture's own on training data, or those of each batch."""
 
 
 class SharedWeights:
@@ -26,31 +31,65 @@ class SharedWeights:
         task: scores a batch.
         validation: batches of the part that weights were not trained on.
         calibration: training batches for BatchNorm.
+        bn: ``recalibrate``, or ``batch``: by the statistics of each validation batch, as references do; the training
+            batches are not used then.
     """
 
     def __init__(
-        self, space: Space, network: nn.Module, task: Task, validation: Iterable[Any], calibration: Iterable[Any]
+        self,
+        space: Space,
+        network: nn.Module,
+        task: Task,
+        validation: Iterable[Any],
+        calibration: Iterable[Any],
+        bn: Statistics = "recalibrate",
     ) -> None:
-        self.space, self.network, self.task = space, network, task
+        self.space, self.network, self.task, self.bn = space, network, task, bn
         self.device = next(network.parameters()).device
         self.validation = [move_data_to_device(batch, self.device) for batch in validation]
         self.calibration = [move_data_to_device(batch, self.device) for batch in calibration]
 
     @classmethod
-    def of(cls, module: Any, data: Any, n_calibration: int = 8) -> "SharedWeights":
-        """The evaluator of a method's network on its data module's architecture part."""
-        stream = data.stream("weights", module.seed)
+    def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "SharedWeights":
+        """The evaluator of a method's network on its data module's architecture part, or on so many batches of it."""
+        stream = data.stream("weights", method.seed)
+        n_calibration = n_calibration if method.bn == "recalibrate" else 0
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]
-        return cls(module.space, module.network, module.task, data.evaluation("architecture"), calibration)
+        validation = data.evaluation("architecture", n_batches)
+        return cls(method.space, method.network, method.task, validation, calibration, method.bn)
 
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
         """The task's score of one architecture."""
         gates = self.space.gates(architecture)
         forward = partial(self.network, gates=gates)
-        with recalibrated(self.network, lambda batch: self.task.loss(forward, batch), self.calibration):
+        with self._statistics(lambda batch: self.task.loss(forward, batch)):
             metrics = self.task.metrics(self.network.inputs, over_ranks=False).to(self.device)  # type: ignore[arg-type]
             carry = None
             for batch in self.validation:
                 _, carry = self.task.loss(forward, batch, carry, metrics)
         return float(metrics.compute()[self.task.score])
+
+    @contextmanager
+    def _statistics(self, forward: Callable[[Any], Any]) -> Iterator[None]:
+        if self.bn == "recalibrate":
+            with recalibrated(self.network, forward, self.calibration):
+                yield
+            return
+        modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()  # all but BatchNorm
+        try:
+            with batch_statistics(self.network):
+                yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def rank(self, architectures: Iterable[Architecture], what: str = "Scoring") -> dict[Architecture, float]:
+        """Scores of architectures, each once, the best first; one whose score is not a number comes last."""
+        from tqdm import tqdm
+
+        progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
+        scores = {architecture: self(architecture) for architecture in progress}
+        sign = 1 if self.task.mode == "min" else -1
+        return dict(sorted(scores.items(), key=lambda row: (math.isnan(row[1]), sign * row[1])))

@@ -2,5 +2,7 @@
 
 from lightning_nas.methods.base import Method
 from lightning_nas.methods.darts import DARTS
+from lightning_nas.methods.enas import ENAS
+from lightning_nas.methods.random_search_ws import RandomSearchWS
 
-__all__ = ["DARTS", "Method"]
+__all__ = ["DARTS", "ENAS", "Method", "RandomSearchWS"]

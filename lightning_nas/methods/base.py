@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -11,7 +11,10 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_nas.data import DataModule, Schedule
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.shared_weights import Statistics
 from lightning_nas.module import NetworkModule
+from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.spaces.base import Architecture, Gates, Space
 from lightning_nas.tasks import Carry, Task
 
@@ -19,9 +22,10 @@ from lightning_nas.tasks import Carry, Task
 class Method(NetworkModule):
     """A search. A subclass owns what is learnt about architectures and says how gates come from it.
 
-    It implements ``training_step`` (one call per step of its schedule, all of its updates inside), :meth:`gates`,
-    :meth:`best` and ``configure_optimizers``, and may override :meth:`schedule`. All gradients come from
-    ``torch.autograd.grad`` and are applied by :meth:`apply_gradients`, the one place where ranks are averaged.
+    It implements ``training_step`` (one call per step of its schedule, all of its updates inside), :meth:`gates` or
+    ``validation_step``, :meth:`best` or :meth:`choose`, and ``configure_optimizers``, and may override
+    :meth:`schedule`. All gradients come from ``torch.autograd.grad`` and are applied by :meth:`apply_gradients`, the
+    one place where ranks are averaged.
 
     Args:
         space: the search space.
@@ -29,9 +33,13 @@ class Method(NetworkModule):
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
         inputs: what the network must know of the data; None: asked of the data module.
         seed: of everything random in the search.
+        bn: how BatchNorm normalises where single architectures are scored under the shared weights. ``recalibrate``: by
+            statistics of the architecture's own, taken on training images; ``batch``: by the batch, as reference
+            implementations do.
     """
 
     validation_part = "architecture"
+    gradient_clip: float | None = None
 
     def __init__(
         self,
@@ -40,8 +48,12 @@ class Method(NetworkModule):
         network: dict[str, Any] | None = None,
         inputs: dict[str, int] | None = None,
         seed: int = 0,
+        bn: Statistics = "recalibrate",
     ) -> None:
         super().__init__(Space.build(space), "search", Task.build(task), network, inputs, seed)
+        if bn not in get_args(Statistics):
+            raise SettingError(f"model.bn: {' or '.join(get_args(Statistics))}, got {bn!r}")
+        self.bn = bn
         self.automatic_optimization = False
         self.carries: dict[str, Carry] = {}
 
@@ -51,9 +63,15 @@ class Method(NetworkModule):
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
 
-    def best(self) -> Architecture:
-        """The architecture that the search would return now."""
-        raise NotImplementedError
+    def best(self) -> Architecture | None:
+        """The architecture that the search would return now; None where it takes a look at data to say."""
+        return None
+
+    def choose(self, data: DataModule) -> tuple[Architecture, dict[Architecture, float]]:
+        """The architecture that the finished search returns, and the scores of the candidates that it looked at."""
+        best = self.best()
+        assert best is not None  # a method that does not know its best overrides this
+        return best, {}
 
     def choice_weights(self) -> list[list[float]] | None:
         """For each choice the weight of each option, for pictures; None where the method has none."""
@@ -124,11 +142,40 @@ class Method(NetworkModule):
             part.view_as(gradient) if n else None for part, gradient, n in zip(parts, dense, used.tolist(), strict=True)
         ]
 
+    def step_weights(
+        self, optimizer: LightningOptimizer, batch: Any, *gates: Gates, network: Callable[..., Any] | None = None
+    ) -> None:
+        """One step of the shared weights on a batch of the weights part, by the mean loss over some gates.
+
+        What runs under none of them stays as it is. ``network`` is called in the network's place.
+        """
+        parameters = list(self.network.parameters())
+        losses: list[Tensor] = []
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        for number, each in enumerate(gates, start=1):  # one graph at a time
+            advance = number == len(gates)
+            loss = self.loss(network or self.network, each, batch, "weights", self.train_metrics, advance)
+            new = torch.autograd.grad(loss / len(gates), parameters, allow_unused=True)
+            gradients = [b if a is None else a if b is None else a + b for a, b in zip(gradients, new, strict=True)]
+            losses.append(loss.detach())
+        loss = torch.stack(losses).mean()
+        self.apply_gradients(optimizer, parameters, gradients, self.gradient_clip, counted=True)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_train_metrics()
+
+    def log_train_metrics(self) -> None:
+        """Metrics of the weights' steps for the whole epoch; in every step, so that a resumed epoch has them too."""
+        self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
+
     # -- validation of the search network, and checkpoints -------------------------------------------------------------
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        # "supernet": these are figures of the shared weights under the current gates, not of a trained architecture
-        loss = self.loss(self.network, self.gates(), batch, "validation", self.val_metrics, advance=True)
+        self.validate_under(self.gates(), batch)
+
+    def validate_under(self, gates: Gates, batch: Any) -> None:
+        """Logs loss and metrics of the search network on a validation batch."""
+        # "supernet": these are figures of the shared weights under some gates, not of a trained architecture
+        loss = self.loss(self.network, gates, batch, "validation", self.val_metrics, advance=True)
         self.log("val/supernet_loss", loss, sync_dist=True)
         self.log_dict({f"val/supernet_{name}": metric for name, metric in self.val_metrics.items()}, prog_bar=True)
 
@@ -141,3 +188,28 @@ class Method(NetworkModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.carries = checkpoint["carries"]
+
+
+class SamplingMethod(Method):
+    """A search whose weights are trained on the paths of single architectures that it draws.
+
+    In the end it compares ``n_candidates`` of them.
+    """
+
+    n_candidates: int
+
+    def draw(self, *purpose: int | str) -> Architecture:
+        """An architecture as the search draws them now, a function of the purpose and the same on all ranks."""
+        raise NotImplementedError
+
+    def choose(
+        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+    ) -> tuple[Architecture, dict[Architecture, float]]:
+        """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """An architecture per batch. The running averages belong to none of them, so the batch's own are taken."""
+        architecture = self.draw("validation", self.current_epoch, batch_idx)
+        with batch_statistics(self.network):
+            self.validate_under(self.space.gates(architecture), batch)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.shared_weights import Statistics
 from lightning_nas.methods.base import Method
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
@@ -38,6 +39,7 @@ class DARTS(Method):
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
         inputs: what the network must know of the data; None: asked of the data module.
         seed: of everything random in the search.
+        bn: how BatchNorm normalises where random architectures are scored under the shared weights in the end.
         order: of the architecture gradient. ``first``: at the weights as they are. Both others differentiate through
             one step of the weights, ``finite_difference`` by the paper's approximation, ``exact`` by automatic
             differentiation (several times slower).
@@ -59,6 +61,7 @@ class DARTS(Method):
         network: dict[str, Any] | None = None,
         inputs: dict[str, int] | None = None,
         seed: int = 0,
+        bn: Statistics = "recalibrate",
         order: Order = "finite_difference",
         warmup_epochs: int = 0,
         lr: float = 0.025,
@@ -70,7 +73,10 @@ class DARTS(Method):
         alphas_betas: tuple[float, float] = (0.5, 0.999),
         alphas_weight_decay: float = 1e-3,
     ) -> None:
-        super().__init__(space, task, network, inputs, seed)
+        super().__init__(space, task, network, inputs, seed, bn)
+        if self.space.no_relaxation:
+            name = type(self.space).__name__
+            raise SettingError(f"model.space: DARTS cannot search {name}; {self.space.no_relaxation}")
         self.order = order
         self.warmup_epochs = warmup_epochs
         self.lr, self.lr_min, self.momentum, self.weight_decay = lr, lr_min, momentum, weight_decay
@@ -109,13 +115,8 @@ class DARTS(Method):
             loss, gradient = self.architecture_gradient(batch)
             self.apply_gradients(alphas_optimizer, [self.alphas], [gradient])
             self.log("train/architecture_loss", loss)
-        parameters = list(self.network.parameters())
         gates = {name: gate.detach() for name, gate in self.gates().items()}  # type: ignore[union-attr]
-        loss = self.loss(self.network, gates, batch["weights"], "weights", self.train_metrics, advance=True)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        self.apply_gradients(weights_optimizer, parameters, gradients, self.gradient_clip, counted=True)
-        self.log("train/loss", loss, prog_bar=True)
-        self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
+        self.step_weights(weights_optimizer, batch["weights"], gates)
 
     def architecture_gradient(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Loss on the architecture batch and its gradient with respect to the alphas; no state of the network moves."""
@@ -163,8 +164,7 @@ class DARTS(Method):
         alphas = torch.optim.Adam(
             [self.alphas], self.alphas_lr, self.alphas_betas, weight_decay=self.alphas_weight_decay
         )
-        epochs = self.trainer.max_epochs
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(weights, max(1, epochs or 1), self.lr_min)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(weights, self.n_epochs, self.lr_min)
         return [weights, alphas], [cosine]
 
     def on_train_epoch_end(self) -> None:

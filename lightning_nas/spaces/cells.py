@@ -306,7 +306,7 @@ def check_image_inputs(inputs: Mapping[str, int]) -> None:
 def example_images(network: Network, batch_size: int) -> Tensor:
     """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
     size = network.inputs["image_size"]
-    return torch.zeros(batch_size, network.inputs["channels"], size, size, device=next(network.parameters()).device)
+    return next(network.parameters()).new_zeros(batch_size, network.inputs["channels"], size, size)
 
 
 class ImageNetStem(nn.Module):

@@ -7,9 +7,10 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_nas.architecture import load_architecture
 from lightning_nas.callbacks import ArchitectureLogger
 from lightning_nas.data import CIFAR10, Digits
-from lightning_nas.methods import DARTS
+from lightning_nas.methods import DARTS, RandomSearchWS
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification
 
@@ -44,20 +45,24 @@ def test_the_next_command_names_the_data_of_the_search(config, data, expected, t
     assert logger._retrain_command(SimpleNamespace(datamodule=data)) == command + expected
 
 
+def trainer(folder, callbacks, **settings):
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=CSVLogger(folder, name="", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=callbacks,
+        **settings,
+    )
+
+
 def test_a_row_per_epoch_and_pictures_every_few(tmp_path):
     recorded = Recorded()
     space = DARTSCell(nodes=2, operations=("none", "skip_connect", "sep_conv_3x3"))
     method = DARTS(space, ImageClassification(), {"channels": 2, "cells": 2}, order="first", alphas_lr=1.0)
-    pl.Trainer(
-        max_epochs=4,
-        check_val_every_n_epoch=2,
-        accelerator="cpu",
-        logger=CSVLogger(tmp_path, name="", version=""),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[recorded, ArchitectureLogger(every_n_epochs=3, n_random=0)],
-    ).fit(method, Digits(batch_size=256))
+    callbacks = [recorded, ArchitectureLogger(every_n_epochs=3, n_random=0)]
+    trainer(tmp_path, callbacks, max_epochs=4, check_val_every_n_epoch=2).fit(method, Digits(batch_size=256))
 
     with open(tmp_path / "architectures.csv") as file:
         rows = list(csv.DictReader(file))
@@ -72,3 +77,20 @@ def test_a_row_per_epoch_and_pictures_every_few(tmp_path):
         "epoch_002_weights.svg",
     ]
     assert (tmp_path / "architecture.json").exists()
+
+
+def test_a_method_that_knows_its_best_in_the_end_alone(tmp_path, capsys):
+    space, data = DARTSCell(nodes=2, operations=("none", "skip_connect", "sep_conv_3x3")), Digits(batch_size=256)
+    few = {"n_candidates": 6, "n_batches": 1, "n_finalists": 2}
+    method = RandomSearchWS(space, ImageClassification(), {"channels": 2, "cells": 2}, **few)
+    logger = ArchitectureLogger(every_n_epochs=1, n_random=2)
+    trainer(tmp_path, [logger], max_epochs=2).fit(method, data)
+    written = {path.name for path in tmp_path.iterdir()} - {"metrics.csv", "hparams.yaml"}
+    compared = {"candidates.csv", "random.csv", "random.json", "random.svg"}
+    assert written == {"architecture.json", "architecture.svg", *compared}
+    chosen, _ = method.choose(data)
+    found = load_architecture(tmp_path / "architecture.json")
+    assert (found.architecture, found.method) == (chosen, "RandomSearchWS")
+    printed = capsys.readouterr().out
+    assert "2 random architectures under the same weights" in printed
+    assert f"--model.architecture {tmp_path / 'architecture.json'}" in printed

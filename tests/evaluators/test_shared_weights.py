@@ -1,6 +1,7 @@
 """Scores under shared weights against a slow way to get them: an own copy for each architecture, statistics by hand."""
 
 import copy
+import math
 from random import Random
 
 import pytest
@@ -40,13 +41,19 @@ def some_batches(sizes, seed):
 
 
 VALIDATION, CALIBRATION = some_batches([16, 16, 5], seed=1), some_batches([16, 16], seed=2)
+BN = ("recalibrate", "batch")
+
+
+def child_of(space, network, architecture):
+    child = space.restrict(architecture).network(INPUTS, channels=2, cells=3)
+    shared = network.state_dict()
+    child.load_state_dict({name: shared[name].clone() for name in child.state_dict()})
+    return child
 
 
 def slow_score(space, network, architecture):
     """The share of validation images that the architecture's own network gets right, its statistics set by hand."""
-    child = space.restrict(architecture).network(INPUTS, channels=2, cells=3)
-    shared = network.state_dict()
-    child.load_state_dict({name: shared[name].clone() for name in child.state_dict()})
+    child = child_of(space, network, architecture)
     norms = [module for module in child.modules() if isinstance(module, nn.BatchNorm2d)]
     means, variances = {norm: [] for norm in norms}, {norm: [] for norm in norms}
 
@@ -77,8 +84,8 @@ def architectures(space, count=6):
     return [space.random(rng) for _ in range(count)]
 
 
-def evaluator(space, network, task=None):
-    return SharedWeights(space, network, task or ImageClassification(), VALIDATION, CALIBRATION)
+def evaluator(space, network, task=None, bn="recalibrate"):
+    return SharedWeights(space, network, task or ImageClassification(), VALIDATION, CALIBRATION, bn)
 
 
 def test_scores_agree_with_the_slow_way(space):
@@ -91,26 +98,74 @@ def test_scores_agree_with_the_slow_way(space):
     assert isinstance(score, float)
 
 
-def test_the_order_of_evaluation_does_not_matter(space):
+class Logits(ImageClassification):
+    """Keeps what the network says about each validation batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def loss(self, forward, batch, carry=None, metrics=None):
+        if metrics is not None:
+            self.seen.append(forward(batch[0]))
+        return super().loss(forward, batch, carry, metrics)
+
+
+def test_batch_is_train_mode_and_recalibrate_is_not(space):
+    network = supernet(space).eval()
+    for architecture in architectures(space, 3):
+        task, right = Logits(), 0
+        score = evaluator(space, network, task, "batch")(architecture)
+        child = child_of(space, network, architecture).train()
+        for (images, labels), logits in zip(VALIDATION, task.seen, strict=True):
+            with torch.no_grad():
+                assert torch.equal(logits, child(images))
+            right += int((logits.argmax(1) == labels).sum())
+        assert score == pytest.approx(right / 37)
+
+        recalibrated = Logits()
+        evaluator(space, network, recalibrated)(architecture)
+        assert not any(torch.allclose(a, b) for a, b in zip(task.seen, recalibrated.seen, strict=True))
+
+
+@pytest.mark.parametrize("bn", BN)
+def test_nothing_but_batch_norm_is_in_training(space, bn):
+    network, modes = supernet(space), []
+    network.stem.append(nn.Dropout(0.0))
+    network.stem[-1].register_forward_hook(lambda dropout, *_: modes.append(dropout.training))
+    evaluator(space, network, bn=bn)(architectures(space)[0])
+    assert modes[-len(VALIDATION) :] == [False] * len(VALIDATION)
+
+
+def test_batch_reads_no_calibration(space):
+    network, (architecture, *_) = supernet(space), architectures(space)
+    without = SharedWeights(space, network, ImageClassification(), VALIDATION, [], "batch")
+    assert without(architecture) == evaluator(space, network, bn="batch")(architecture)
+
+
+@pytest.mark.parametrize("bn", BN)
+def test_the_order_of_evaluation_does_not_matter(space, bn):
     drawn = architectures(space)
-    evaluate = evaluator(space, supernet(space))
+    evaluate = evaluator(space, supernet(space), bn=bn)
     forwards = [evaluate(architecture) for architecture in drawn]
     backwards = [evaluate(architecture) for architecture in reversed(drawn)]
-    alone = [evaluator(space, supernet(space))(architecture) for architecture in drawn]
+    alone = [evaluator(space, supernet(space), bn=bn)(architecture) for architecture in drawn]
     assert forwards == backwards[::-1] == alone
 
 
-def test_what_the_running_averages_were_does_not_matter(space):
+@pytest.mark.parametrize("bn", BN)
+def test_what_the_running_averages_were_does_not_matter(space, bn):
     network = supernet(space)
     (architecture, *_) = architectures(space)
-    score = evaluator(space, network)(architecture)
+    score = evaluator(space, network, bn=bn)(architecture)
     for norm in batch_norms(network):
         norm.running_mean.add_(100)
-    assert evaluator(space, network)(architecture) == score
+    assert evaluator(space, network, bn=bn)(architecture) == score
 
 
+@pytest.mark.parametrize("bn", BN)
 @pytest.mark.parametrize("training", [True, False])
-def test_the_network_is_left_as_it_was(space, training):
+def test_the_network_is_left_as_it_was(space, training, bn):
     network = supernet(space).train(training)
     network.stem.train(not training)
     parameters = {name: (value, value.clone()) for name, value in network.named_parameters()}
@@ -119,7 +174,7 @@ def test_the_network_is_left_as_it_was(space, training):
     torch.manual_seed(4)
     random = torch.get_rng_state()
     (architecture, *_) = architectures(space)
-    evaluator(space, network)(architecture)
+    evaluator(space, network, bn=bn)(architecture)
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(dict(network.named_parameters())[name] is value for name, (value, _) in parameters.items())
@@ -128,7 +183,8 @@ def test_the_network_is_left_as_it_was(space, training):
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_the_network_is_left_as_it_was_when_a_batch_fails(space):
+@pytest.mark.parametrize("bn", BN)
+def test_the_network_is_left_as_it_was_when_a_batch_fails(space, bn):
     class Fails(ImageClassification):
         def loss(self, forward, batch, carry=None, metrics=None):
             result = super().loss(forward, batch, carry, metrics)
@@ -139,7 +195,7 @@ def test_the_network_is_left_as_it_was_when_a_batch_fails(space):
     network = supernet(space)
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(RuntimeError, match="in the middle"):
-        evaluator(space, network, Fails())(architectures(space)[0])
+        evaluator(space, network, Fails(), bn)(architectures(space)[0])
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -160,19 +216,62 @@ def test_the_carry_goes_through_validation_alone(space):
         assert carries == [(None, False), (None, False), (None, True), (1, True), (2, True)]
 
 
-def test_of_takes_the_architecture_part_and_training_batches(space):
-    class Module:
-        seed = 3
-        task = ImageClassification()
+class FromTable(SharedWeights):
+    table: dict[int, float]
 
-    Module.space, Module.network = space, supernet(space)
+    def __call__(self, architecture):
+        return self.table[architecture[0]]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("max", [4, 0, 3, 1, 2]), ("min", [3, 0, 4, 1, 2])])
+def test_the_best_comes_first_and_what_is_no_number_last(space, mode, expected):
+    task = ImageClassification()
+    task.mode = mode
+    evaluate = FromTable(space, supernet(space), task, [], [])
+    evaluate.table = {0: 0.5, 1: math.nan, 2: math.nan, 3: -math.inf, 4: math.inf}
+    ranked = evaluate.rank([(k,) for k in (0, 1, 2, 0, 3, 4, 1)])
+    assert list(ranked) == [(k,) for k in expected]
+    assert ranked[(0,)] == 0.5
+
+
+class Module:
+    """What a search has."""
+
+    seed = 3
+    task = ImageClassification()
+
+    def __init__(self, space, bn="recalibrate"):
+        self.space, self.network, self.bn = space, supernet(space), bn
+
+
+def same(batches, others):
+    pairs = zip(batches, others, strict=True)
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_of_takes_the_architecture_part_and_training_batches(space):
     data = Digits(batch_size=100)
-    evaluate = SharedWeights.of(Module(), data, n_calibration=3)
-    for found, expected in (
-        (evaluate.validation, list(data.evaluation("architecture"))),
-        (evaluate.calibration, [data.stream("weights", 3).get(index) for index in range(3)]),
-    ):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert len(SharedWeights.of(Module(), data, n_calibration=100).calibration) == 719 // 100  # one pass at most
+    evaluate = SharedWeights.of(Module(space), data, n_calibration=3)
+    assert same(evaluate.validation, data.evaluation("architecture"))
+    assert same(evaluate.calibration, [data.stream("weights", 3).get(index) for index in range(3)])
+    assert len(SharedWeights.of(Module(space), data, n_calibration=100).calibration) == 719 // 100  # one pass at most
+    assert evaluate.bn == "recalibrate"
+    by_the_batch = SharedWeights.of(Module(space, "batch"), data)
+    assert (by_the_batch.bn, by_the_batch.calibration) == ("batch", [])
+
+
+@pytest.mark.parametrize("n_batches", [1, 3, 7])
+def test_of_some_batches_spreads_them_evenly_over_the_part(space, n_batches):
+    data = Digits(batch_size=100)
+    batches = SharedWeights.of(Module(space), data, n_batches).validation
+    assert [len(labels) for _, labels in batches] == [100] * n_batches
+    whole, some = (torch.cat([images for images, _ in part]) for part in (data.evaluation("architecture"), batches))
+    positions = [next(k for k, one in enumerate(whole) if torch.equal(one, image)) for image in some]
+    apart = 718 / len(positions)
+    assert positions == [math.floor(k * apart) for k in range(len(positions))]
+    assert same(batches, SharedWeights.of(Module(space), data, n_batches).validation)
+
+
+def test_of_more_batches_than_there_are_is_the_whole_part(space):
+    data = Digits(batch_size=100)
+    assert same(SharedWeights.of(Module(space), data, 9).validation, data.evaluation("architecture"))

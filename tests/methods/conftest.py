@@ -1,30 +1,79 @@
 """The methods that the shared contracts cover. A new method is covered by being listed here."""
 
+from functools import partial
+
 import lightning.pytorch as pl
 import torch
 
+from lightning_nas.controllers import TransformerController
 from lightning_nas.data import Digits, ImageData
-from lightning_nas.methods import DARTS
-from lightning_nas.spaces import DARTSCell
+from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.spaces import DARTSCell, ENASMacro, ENASMicro, NASBench201, NASNetCell
 from lightning_nas.tasks import ImageClassification
 
-SMALL = {"network": {"channels": 2, "cells": 2}}
+SMALL = {"inputs": {"channels": 1, "image_size": 8, "num_classes": 10}}
+MICRO = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
+NETWORKS = {
+    DARTSCell: {"channels": 2, "cells": 2},
+    NASNetCell: {"channels": 2, "cells": 2},
+    NASBench201: {"channels": 2, "cells": 1},
+    ENASMicro: {"channels": 4, "layers": 1},
+    ENASMacro: {"channels": 2},
+}
+"""Small ones for each space."""
 
 
 def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
     return DARTSCell(nodes=2, operations=operations)
 
 
+def build(method, given, **few):
+    chosen = given.pop("space", None) or space()
+    return method(chosen, ImageClassification(), **({"network": NETWORKS[type(chosen)]} | few | given))
+
+
+def darts(**given):
+    return build(DARTS, given)
+
+
+def random_search_ws(**given):
+    return build(RandomSearchWS, given, n_candidates=4, n_batches=1, n_finalists=2)
+
+
+def enas(**given):
+    return build(ENAS, given, controller_steps=2, samples_per_step=2, n_candidates=2, drop_path=0.2)
+
+
 METHODS = {
-    "darts-first": lambda **given: DARTS(given.pop("space", space()), ImageClassification(), order="first", **given),
-    "darts-second": lambda **given: DARTS(given.pop("space", space()), ImageClassification(), **given),
-    "darts-exact-warmup": lambda **given: DARTS(
-        given.pop("space", space()), ImageClassification(), order="exact", warmup_epochs=1, **given
+    "darts-first": partial(darts, order="first"),
+    "darts-second": darts,
+    "darts-exact-warmup": partial(darts, order="exact", warmup_epochs=1),
+    "darts-nas-bench-201": partial(darts, order="first", space=NASBench201()),
+    "darts-nasnet": partial(
+        darts, order="first", space=NASNetCell(nodes=1, operations=["skip_connect", "sep_conv_3x3"])
     ),
+    "random-search-ws": random_search_ws,
+    "enas-darts": partial(enas, models_per_step=2),
+    "enas-micro": partial(enas, space=MICRO, controller=TransformerController(width=8, heads=2)),
+    "enas-macro": partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
+    "enas-nas-bench-201": partial(enas, space=NASBench201()),
+    "darts-enas-micro": partial(darts, order="first", space=MICRO),
 }
 """Name to a function that builds the method; settings given override."""
 
-ONE_SHOT = {"darts-first": {"order": "first"}, "darts-second": {"order": "finite_difference"}}
+ARCHITECTURE_STEPS = {name: 4 if name.startswith("enas") else 10 for name in METHODS}
+ARCHITECTURE_STEPS |= {"darts-exact-warmup": 5, "random-search-ws": 0}
+"""In two epochs, each a pass of five steps over the weights part."""
+
+DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
+ENAS_STEPS = {"controller_lr": 0.1, "baseline_decay": 0.9, "first_period": 12, "drop_path": 0.0, "n_candidates": 5}
+ONE_SHOT = {
+    "darts-first": partial(darts, order="first", **DARTS_STEPS),
+    "darts-second": partial(darts, **DARTS_STEPS),
+    "random-search-ws": partial(random_search_ws, n_candidates=50),
+    "enas": partial(enas, controller_steps=8, samples_per_step=8, **ENAS_STEPS),
+}
+"""Name to a function that builds the method with settings that suit a short search."""
 
 
 class Planted(ImageData):

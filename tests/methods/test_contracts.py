@@ -15,12 +15,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nas.architecture import load_architecture
 from lightning_nas.callbacks import Interruption
-from lightning_nas.methods import DARTS, Method
+from lightning_nas.methods import Method
 from lightning_nas.spaces import DARTSCell
-from lightning_nas.tasks import ImageClassification
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import METHODS, ONE_SHOT, SMALL, Planted, digits, trainer
+from conftest import ARCHITECTURE_STEPS, METHODS, ONE_SHOT, SMALL, Planted, digits, trainer
 
 
 def snapshot(method):
@@ -34,13 +33,16 @@ def changed(before, after):
 @pytest.mark.parametrize("name", METHODS)
 def test_each_update_changes_its_own_side_alone(name, monkeypatch):
     method = METHODS[name](**SMALL)
-    apply, seen = Method.apply_gradients, []
+    apply, updates = Method.apply_gradients, []
 
     def spy(self, optimizer, parameters, gradients, clip=None, counted=False):
+        of_weights = {id(p) for p in parameters} <= {id(p) for p in self.network.parameters()}
         carries = dict(self.carries)
         apply(self, optimizer, parameters, gradients, clip, counted)
         now = snapshot(self)
-        seen.append((counted, changed(self.before, now), carries == self.carries_before))
+        # the counter of steps and the baseline of rewards belong to neither side
+        names = {name for name in changed(self.before, now) if name not in ("steps", "reinforce.baseline")}
+        updates.append((of_weights, names, carries == self.carries_before))
         self.before, self.carries_before = now, dict(self.carries)
 
     def start(self, batch, batch_idx):
@@ -50,17 +52,17 @@ def test_each_update_changes_its_own_side_alone(name, monkeypatch):
     monkeypatch.setattr(type(method), "on_train_batch_start", start)
     trainer(max_epochs=2).fit(method, digits())
 
-    weight_steps = [names for counted, names, _ in seen if counted]
-    architecture_steps = [names for counted, names, _ in seen if not counted]
+    weight_steps = [names for of_weights, names, _ in updates if of_weights]
+    architecture_steps = [names for of_weights, names, _ in updates if not of_weights]
     assert len(weight_steps) == 10
-    assert len(architecture_steps) == (5 if "warmup" in name else 10)
+    assert len(architecture_steps) == ARCHITECTURE_STEPS[name]
     for names in weight_steps:
         assert names
         assert all(changed_name.startswith("network.") for changed_name in names)
     for names in architecture_steps:
         assert names
         assert not any(changed_name.startswith("network.") for changed_name in names)  # buffers included
-    assert all(carries_equal for counted, _, carries_equal in seen if not counted)
+    assert all(carries_equal for of_weights, _, carries_equal in updates if not of_weights)
 
 
 class Stop(pl.Callback):
@@ -70,7 +72,8 @@ class Stop(pl.Callback):
         self.at = (epoch, batch)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
+        epoch, batch = self.at
+        if (trainer.current_epoch, batch_idx) == (epoch, batch % trainer.num_training_batches):
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -117,7 +120,7 @@ def uninterrupted():
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(("epoch", "batch", "workers"), [(0, 0, 0), (0, 4, 0), (1, 2, 0), (1, 2, 2), (2, 3, 0)])
+@pytest.mark.parametrize(("epoch", "batch", "workers"), [(0, 0, 0), (0, -1, 0), (1, 2, 2), (2, -2, 0)])
 def test_interrupted_and_resumed_is_uninterrupted(name, epoch, batch, workers, tmp_path, uninterrupted):
     stopped = trainer(max_epochs=3, callbacks=[Stop(epoch, batch), Interruption(tmp_path)])
     with pytest.raises(SystemExit) as exit_:
@@ -125,7 +128,7 @@ def test_interrupted_and_resumed_is_uninterrupted(name, epoch, batch, workers, t
     assert exit_.value.code == 143
 
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert content["hyper_parameters"]["space"]["class_path"] == "lightning_nas.spaces.DARTSCell"
+    assert content["hyper_parameters"]["space"] == METHODS[name]().space.spec
     method = type(METHODS[name]()).load_from_checkpoint(tmp_path / "last.ckpt")
     assert_same(method.state_dict(), content["state_dict"])
 
@@ -186,7 +189,6 @@ files = dict(default_root_dir={folder!r}, callbacks=[ArchitectureLogger(every_n_
 run = trainer(strategy="ddp", devices=2, max_epochs=2, **files)
 run.fit(method, digits())
 state = {{k: v for k, v in method.state_dict().items() if "running" not in k and "tracked" not in k}}
-state["architecture"] = torch.tensor(method.best())
 torch.save(state, Path({folder!r}) / f"rank-{{run.global_rank}}.pt")
 state = {{"batches": torch.stack([method.schedule(run.datamodule).get(0, 0)["weights"][1]])}}
 torch.save(state, Path({folder!r}) / f"data-{{run.global_rank}}.pt")
@@ -209,32 +211,28 @@ def test_two_ranks_end_equal(name, tmp_path):
     assert_same(
         {k: v for k, v in first.items() if "metrics" not in k}, {k: v for k, v in second.items() if "metrics" not in k}
     )
-    found = load_architecture(tmp_path / "architecture.json")
-    assert list(found.architecture) == first["architecture"].tolist()
+    method = METHODS[name](**SMALL)
+    with torch.no_grad():
+        for key, value in method.state_dict().items():
+            value.copy_(first[key]) if key in first else None
+    if method.best() is not None:
+        assert load_architecture(tmp_path / "architecture.json").architecture == method.best()
     data = [torch.load(tmp_path / f"data-{rank}.pt", weights_only=True)["batches"] for rank in (0, 1)]
     assert not torch.equal(*data)  # each rank has its own examples
 
 
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_planted_task(name):
-    # Among skip, max-pool and a wide convolution just the last can tell the classes apart. By chance the strongest
-    # option of an architecture is the right one in a third of the seeds.
+    # Among skip, max-pool and a wide convolution just the last can tell the classes apart. By chance it is on the edge
+    # that is kept in a third of the seeds.
+    space = DARTSCell(kinds=["normal"], nodes=1, operations=("none", "skip_connect", "max_pool_3x3", "dil_conv_5x5"))
+    space = space.restrict({"normal/0->2": "skip_connect"})
     for seed in range(3):
-        method = DARTS(
-            DARTSCell(kinds=["normal"], nodes=1, operations=("none", "skip_connect", "max_pool_3x3", "dil_conv_5x5")),
-            ImageClassification(),
-            {"channels": 8, "cells": 2},
-            seed=seed,
-            lr=0.05,
-            alphas_lr=0.02,
-            alphas_weight_decay=0.0,
-            **ONE_SHOT[name],
-        )
-        trainer(max_epochs=12).fit(method, Planted())
-        weights = torch.tensor(method.choice_weights())
-        weights[:, 0] = 0  # none
-        strongest = int(weights.flatten().argmax()) % 4
-        assert method.space.choices[0].options[strongest] == "dil_conv_5x5"
+        method = ONE_SHOT[name](space=space, network={"channels": 8, "cells": 2}, seed=seed, lr=0.05)
+        data = Planted()
+        trainer(max_epochs=12).fit(method, data)
+        chosen, _ = method.choose(data)
+        assert space.to_names(chosen)["normal/1->2"] == "dil_conv_5x5"
 
 
 def test_half_precision_that_scales_the_loss_is_refused():

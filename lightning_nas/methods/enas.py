@@ -1,0 +1,215 @@
+"""ENAS: Efficient Neural Architecture Search via Parameter Sharing (Pham, Guan, Zoph, Le, Dean, ICML 2018).
+
+An epoch has two phases. First a pass over the weights part: every step trains the shared weights on paths that the
+controller draws. Then steps of the controller by REINFORCE: an architecture's reward is its score on a batch of the
+architecture part under the shared weights.
+
+Differs from the released code:
+1. The gradient is clipped; there, the clipped one is thrown away. The auxiliary head is trained; there, it is not.
+2. The baseline is subtracted before it moves, and entropies are of the whole distribution.
+3. All architectures of a controller's step are scored on the same batch.
+4. The controller starts uniform over architectures (:class:`~lightning_nas.controllers.Controller`).
+5. Candidates are scored with BatchNorm recalibrated for each; ``bn: batch`` normalises by the batch, as there.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nas.controllers import Controller, LSTMController, Reinforce
+from lightning_nas.data import DataModule, Schedule
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.shared_weights import SharedWeights, Statistics
+from lightning_nas.methods.base import SamplingMethod
+from lightning_nas.module import scheduled_drop_path
+from lightning_nas.operations.normalization import batch_statistics
+from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.tasks import Task
+
+
+class ENAS(SamplingMethod):
+    """A controller that draws paths, and shared weights, trained in turn.
+
+    Args:
+        space: the search space.
+        task: what a batch costs and how it is scored and rewarded.
+        network: settings of the space's network by name, such as ``channels``.
+        inputs: what the network must know of the data; None: asked of the data module.
+        seed: of everything random in the search.
+        bn: how BatchNorm normalises where candidates are scored in the end: ``recalibrate`` on training images, or
+            ``batch``. Rewards during the search are always by the batch.
+        controller: the policy's settings; None: :class:`~lightning_nas.controllers.LSTMController` with its defaults.
+        models_per_step: M, paths whose gradients a step of the weights averages.
+        controller_steps: S, steps of the controller in an epoch (released code: micro 30, macro 50).
+        samples_per_step: architectures that a step of the controller draws (released code: micro 10, macro 20).
+        entropy_weight: of the entropy in the reward (released code 1e-4; paper .1).
+        baseline_decay: of the moving average that is subtracted from rewards.
+        skip_weight: of the divergence of skips from the controller's ``skip_target`` (macro .8).
+        controller_lr: of Adam on the controller (released code: micro .0035, macro .001).
+        controller_betas: of the same.
+        controller_clip: largest norm of the controller's gradient; None: not clipped.
+        lr: of the weights at every restart, annealed by a cosine to ``lr_min``.
+        lr_min: where each cosine ends.
+        first_period: epochs to the first restart; each period is twice as long as the one before.
+        momentum: Nesterov's, of the weights' SGD.
+        weight_decay: of the weights.
+        gradient_clip: largest norm of the weights' gradient; None: not clipped.
+        drop_path: the probability to drop a path in the last cell at the end of the search; it grows from zero with the
+            steps and the cell's depth.
+        n_candidates: architectures drawn in the end, each scored on the same batch; the best is returned.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        task: Task,
+        network: dict[str, Any] | None = None,
+        inputs: dict[str, int] | None = None,
+        seed: int = 0,
+        bn: Statistics = "recalibrate",
+        controller: Controller | None = None,
+        models_per_step: int = 1,
+        controller_steps: int = 30,
+        samples_per_step: int = 10,
+        entropy_weight: float = 1e-4,
+        baseline_decay: float = 0.99,
+        skip_weight: float = 0.0,
+        controller_lr: float = 0.0035,
+        controller_betas: tuple[float, float] = (0.0, 0.999),
+        controller_clip: float | None = None,
+        lr: float = 0.05,
+        lr_min: float = 0.0005,
+        first_period: int = 10,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        gradient_clip: float | None = 5.0,
+        drop_path: float = 0.0,
+        n_candidates: int = 10,
+    ) -> None:
+        super().__init__(space, task, network, inputs, seed, bn)
+        at_least_one = {
+            "models_per_step": models_per_step,
+            "controller_steps": controller_steps,
+            "samples_per_step": samples_per_step,
+            "first_period": first_period,
+            "n_candidates": n_candidates,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise SettingError(f"model.{name}: at least 1, got {value}")
+        if not 0 <= drop_path < 1:
+            raise SettingError(f"model.drop_path: from 0 to below 1, got {drop_path}")
+        self.policy = Controller.build(controller or LSTMController()).policy(self.space, seed)
+        if skip_weight and not self.policy.skips:
+            raise SettingError(f"model.skip_weight: {type(self.space).__name__} has no skips, got {skip_weight}")
+        self.reinforce = Reinforce(baseline_decay, entropy_weight)
+        self.models_per_step, self.controller_steps = models_per_step, controller_steps
+        self.samples_per_step, self.skip_weight = samples_per_step, skip_weight
+        self.controller_lr, self.controller_clip = controller_lr, controller_clip
+        self.controller_betas = (controller_betas[0], controller_betas[1])
+        self.lr, self.lr_min, self.first_period = lr, lr_min, first_period
+        self.momentum, self.weight_decay, self.gradient_clip = momentum, weight_decay, gradient_clip
+        self.drop_path = drop_path
+        self.n_candidates = n_candidates
+
+    def schedule(self, data: DataModule) -> Schedule:
+        """A whole pass over the weights part, then ``controller_steps`` batches of the architecture part.
+
+        Where the trainer's ``limit_train_batches`` cuts an epoch short, both phases are as much shorter.
+        """
+        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        length = len(streams["weights"]) + self.controller_steps
+        limit: int | float = self.trainer.limit_train_batches
+        total = min(length, limit) if isinstance(limit, int) else int(length * limit)
+        self.n_weights_steps = max(1, round(len(streams["weights"]) * total / length))
+        n_controller_steps = max(1, total - self.n_weights_steps)
+
+        def plan(epoch: int, step: int) -> dict[str, int]:
+            if step < self.n_weights_steps:
+                return {"weights": epoch * self.n_weights_steps + step}
+            return {"architecture": epoch * n_controller_steps + step - self.n_weights_steps}
+
+        return Schedule(streams, length, self.position, plan, data.num_workers)
+
+    # -- the two phases ----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        weights_optimizer, controller_optimizer = self.optimizers()  # type: ignore[attr-defined]
+        self.log("phase", 1.0 if "weights" in batch else 2.0, prog_bar=True)
+        if "weights" in batch:
+            with torch.no_grad():
+                drawn = self.policy.sample(self.models_per_step, self._generator("weights", batch_idx)).tuples()
+            done = (self.current_epoch + batch_idx / self.n_weights_steps) / self.n_epochs
+            network = partial(self.network, drop_path=scheduled_drop_path(self.drop_path, done))
+            gates = [self.space.gates(architecture) for architecture in drawn]
+            self.step_weights(weights_optimizer, batch["weights"], *gates, network=network)
+        else:
+            self._step_controller(controller_optimizer, batch["architecture"], batch_idx)
+            self.log_train_metrics()
+
+    def _step_controller(self, optimizer: Any, batch: Any, batch_idx: int) -> None:
+        sample = self.policy.sample(self.samples_per_step, self._generator("controller", batch_idx))
+        rewards = torch.stack([self.reward(architecture, batch) for architecture in sample.tuples()])
+        loss, figures = self.reinforce.update(sample, rewards, self.trainer.strategy.reduce)
+        if self.skip_weight:
+            divergence = sample.skip_kl.mean()
+            loss = loss + self.skip_weight * divergence
+            self.log("controller/skip_kl", divergence)
+        parameters = list(self.policy.parameters())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        self.apply_gradients(optimizer, parameters, gradients, self.controller_clip, counted=True)
+        self.log("controller/loss", loss)
+        self.log("controller/reward", figures["reward"], prog_bar=True)
+        self.log("controller/entropy", figures["entropy"])
+        self.log("controller/baseline", figures["baseline"])
+
+    @torch.no_grad()
+    def reward(self, architecture: Architecture, batch: Any) -> Tensor:
+        """The task's reward of an architecture on one batch, BatchNorm by the batch; the network stays as it is."""
+        training = self.network.training
+        self.network.eval()  # no dropout, no drop-path, no auxiliary head
+        forward = partial(self.network, gates=self.space.gates(architecture))
+        with batch_statistics(self.network):
+            reward = self.task.reward(forward, batch, self.carries.get("architecture"))
+        self.network.train(training)
+        return reward
+
+    def _generator(self, purpose: str, *numbers: int) -> torch.Generator:
+        """Every rank draws architectures of its own."""
+        seed = derive_seed(self.seed, "architecture", purpose, self.current_epoch, *numbers, self.global_rank)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    # -- what the search says ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def draw(self, *purpose: int | str) -> Architecture:
+        generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "architecture", *purpose))
+        return self.policy.sample(1, generator).tuples()[0]
+
+    def best(self) -> Architecture:
+        """The architecture that takes the controller's most probable option at every step."""
+        return self.policy.best()
+
+    def choose(
+        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+    ) -> tuple[Architecture, dict[Architecture, float]]:
+        """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch."""
+        if candidates is None:
+            candidates = [self.draw("candidate", number) for number in range(self.n_candidates)]
+        ranked = SharedWeights.of(self, data, n_batches=1).rank(candidates, "Candidates")
+        return next(iter(ranked)), ranked
+
+    def configure_optimizers(self) -> Any:
+        weights = torch.optim.SGD(
+            self.network.parameters(), self.lr, momentum=self.momentum, nesterov=True, weight_decay=self.weight_decay
+        )
+        controller = torch.optim.Adam(self.policy.parameters(), self.controller_lr, self.controller_betas, eps=1e-3)
+        restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(weights, self.first_period, 2, self.lr_min)
+        return [weights, controller], [restarts]
+
+    def on_train_epoch_end(self) -> None:
+        self.lr_schedulers().step()  # type: ignore[union-attr]

@@ -1,0 +1,127 @@
+"""Random search with weight sharing (Li and Talwalkar, UAI 2019): the baseline of every weight-sharing method.
+
+A step draws an architecture uniformly from the space and trains the weights on its path. In the end many architectures
+are drawn, scored under the shared weights on a few batches, and the best of these on all.
+
+Differs from the released code:
+1. Architectures are uniform over the space. There, an edge that is kept may have the operation ``none``, and cells that
+   many such draws give are more likely; ``DARTSCell(sparse=True)`` has these cells, each as likely as any other.
+2. Candidates are scored with BatchNorm recalibrated for each; ``bn: batch`` normalises by the batch, as there.
+3. What does not run is left alone by momentum and weight decay.
+"""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nas.data import DataModule, Schedule
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.shared_weights import SharedWeights, Statistics
+from lightning_nas.methods.base import SamplingMethod
+from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.tasks import Task
+
+
+class RandomSearchWS(SamplingMethod):
+    """Weights shared by uniformly drawn architectures, which are ranked under them in the end.
+
+    Args:
+        space: the search space.
+        task: what a batch costs and how it is scored.
+        network: settings of the space's network by name, such as ``channels`` and ``cells``.
+        inputs: what the network must know of the data; None: asked of the data module.
+        seed: of everything random in the search.
+        bn: how BatchNorm normalises where candidates are scored: ``recalibrate`` on training images, or ``batch``.
+        lr: of the weights, annealed by a cosine to ``lr_min`` over the trainer's ``max_epochs``.
+        lr_min: where the cosine ends.
+        momentum: of the weights' SGD.
+        weight_decay: of the weights.
+        gradient_clip: largest norm of the weights' gradient; None: not clipped.
+        n_candidates: drawn in a round of the ranking.
+        n_batches: on which each candidate is scored, the same for all.
+        n_finalists: the candidates of a round that are scored on the whole architecture part.
+        rounds: of the ranking; None: one per 10,000 steps of training.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        task: Task,
+        network: dict[str, Any] | None = None,
+        inputs: dict[str, int] | None = None,
+        seed: int = 0,
+        bn: Statistics = "recalibrate",
+        lr: float = 0.025,
+        lr_min: float = 0.001,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        gradient_clip: float | None = 5.0,
+        n_candidates: int = 1000,
+        n_batches: int = 10,
+        n_finalists: int = 10,
+        rounds: int | None = None,
+    ) -> None:
+        super().__init__(space, task, network, inputs, seed, bn)
+        for name, value in {"n_candidates": n_candidates, "n_batches": n_batches, "n_finalists": n_finalists}.items():
+            if value < 1:
+                raise SettingError(f"model.{name}: at least 1, got {value}")
+        if rounds is not None and rounds < 1:
+            raise SettingError(f"model.rounds: at least 1, or null, got {rounds}")
+        self.lr, self.lr_min, self.momentum, self.weight_decay = lr, lr_min, momentum, weight_decay
+        self.gradient_clip = gradient_clip
+        self.n_candidates, self.n_batches, self.n_finalists = n_candidates, n_batches, n_finalists
+        self.rounds = rounds
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def schedule(self, data: DataModule) -> Schedule:
+        """A pass over the weights part per epoch; the architecture part is for the ranking."""
+        stream = data.stream("weights", self.seed)
+        return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
+
+    def draw(self, *purpose: int | str) -> Architecture:
+        """A uniform architecture, the same on all ranks."""
+        return self.space.random(Random(derive_seed(self.seed, "architecture", *purpose)))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        architecture = self.draw("training", self.current_epoch, batch_idx)
+        self.step_weights(self.optimizers(), batch["weights"], self.space.gates(architecture))  # type: ignore[arg-type]
+        self.steps += 1
+
+    def on_train_epoch_end(self) -> None:
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        if not all(weight.isfinite().all() for weight in self.network.parameters()):
+            raise SettingError(
+                "model: the search has diverged, its weights are not finite; lower model.lr, or set "
+                "model.gradient_clip, and go on from the last checkpoint"
+            )
+
+    def choose(
+        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+    ) -> tuple[Architecture, dict[Architecture, float]]:
+        """Draws candidates, scores them all on a few batches and the best of them on the whole architecture part.
+
+        Given ``candidates``, there is one round, with these.
+
+        Returns:
+            the best finalist of all rounds, and the scores of all candidates on the few batches.
+        """
+        few, whole = SharedWeights.of(self, data, self.n_batches), SharedWeights.of(self, data)
+        scores: dict[Architecture, float] = {}
+        finalists: list[Architecture] = []
+        for number in range(1 if candidates else self.rounds or max(1, int(self.steps) // 10_000)):
+            drawn = candidates or [self.draw("ranking", number, index) for index in range(self.n_candidates)]
+            ranked = few.rank(drawn, f"Round {number + 1}")
+            scores |= ranked
+            finalists += list(ranked)[: self.n_finalists]
+        return next(iter(whole.rank(finalists, "Finalists"))), scores
+
+    def configure_optimizers(self) -> Any:
+        weights = torch.optim.SGD(
+            self.network.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        return [weights], [torch.optim.lr_scheduler.CosineAnnealingLR(weights, self.n_epochs, self.lr_min)]
