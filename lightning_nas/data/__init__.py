@@ -5,5 +5,21 @@ from lightning_nas.data.cifar10 import CIFAR10
 from lightning_nas.data.digits import Digits
 from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
+from lightning_nas.data.penn_treebank import PennTreebank
+from lightning_nas.data.py_docs import PyDocs
+from lightning_nas.data.text import TextData
+from lightning_nas.data.text_files import TextFiles
 
-__all__ = ["CIFAR10", "DataModule", "Digits", "ImageData", "ImageFolder", "Schedule", "Stream"]
+__all__ = [
+    "CIFAR10",
+    "DataModule",
+    "Digits",
+    "ImageData",
+    "ImageFolder",
+    "PennTreebank",
+    "PyDocs",
+    "Schedule",
+    "Stream",
+    "TextData",
+    "TextFiles",
+]
