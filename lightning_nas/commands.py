@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from lightning_nas.errors import SettingError, one_line
 
@@ -160,12 +160,49 @@ def study_gradients(ckpt_path: str, n_batches: int = 8, n_shuffles: int = 4) -> 
     print(gradient_agreement(*load_search(ckpt_path), n_batches, n_shuffles).describe())
 
 
+def study_controller(
+    ckpt_path: str,
+    n_architectures: int = 100,
+    n_batches: int = 4,
+    retrain_weights: bool = True,
+    device: Literal["cpu", "cuda", "mps"] = "cpu",
+    folder: str = "runs/study-controller",
+) -> None:
+    """What does a controller learn? Its architectures and hidden states beside those of an untrained one, and random.
+
+    Args:
+        ckpt_path: the checkpoint of an ENAS search.
+        n_architectures: of each kind.
+        n_batches: of the architecture part, that each architecture is scored on.
+        retrain_weights: also trains shared weights with the untrained controller, for as many epochs as the search did,
+            and scores all under both. They are kept in the folder: an interrupted study goes on where it stopped.
+        device: where it is computed.
+        folder: where controller.csv and the pictures are written.
+    """
+    import torch
+
+    from lightning_nas.analysis import controller_study
+    from lightning_nas.checkpoints import load_search
+    from lightning_nas.cli import quiet
+
+    quiet()
+    method, data = load_search(ckpt_path)
+    try:
+        method.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    epochs = controller_study.trained_epochs(ckpt_path) if retrain_weights else 0
+    study = controller_study.study_controller(method, data, Path(folder), n_architectures, n_batches, epochs)
+    print(study.describe())
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "draw": draw,
     "profile": profile,
     "list": list_,
     "study random": study_random,
     "study gradients": study_gradients,
+    "study controller": study_controller,
 }
 
 

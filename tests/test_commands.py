@@ -53,6 +53,7 @@ def test_without_a_command_there_is_the_usage_and_the_status_of_wrong_input(caps
         ("profile", ["architecture", "--network", "--inputs", "--batch_size", "--latency_runs", "--device"]),
         ("list", ["--help"]),
         ("study random", ["--search", "--others", "--retrain", "--seeds", "--folder"]),
+        ("study controller", ["ckpt_path", "--n_architectures", "--n_batches", "--retrain_weights", "--folder"]),
         ("study gradients", ["ckpt_path", "--n_batches", "--n_shuffles"]),
     ],
 )

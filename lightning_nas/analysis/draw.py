@@ -1,4 +1,4 @@
-"""Pictures: an architecture's cells, architecture weights, and scores.
+"""Pictures: an architecture's cells, architecture weights, scores, and hidden states of policies.
 
 Pictures are drawn without pyplot, so there is no global state and no window, and a file is never left half-written.
 """
@@ -152,7 +152,7 @@ def _draw_layout(axes: "Axes", layout: Layout, x: float, y: float, options: Sequ
             axes.text(centre, y + item.y, item.text, ha="center", va="center", color=_TEXT, bbox=background)
 
 
-# -- weights and scores ----------------------------------------------------------------------------------------------
+# -- weights, scores, hidden states ----------------------------------------------------------------------------------
 
 
 def draw_weights(
@@ -259,6 +259,56 @@ def draw_scores(
         ax.spines[["top", "right", "bottom"]].set_visible(False)
         strip.spines[["top", "right", "left"]].set_visible(False)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=2)
+        _save(figure, path)
+
+
+def draw_hidden_states(
+    states: Mapping[str, Sequence[Sequence[Sequence[float]]]], path: str | os.PathLike[str], caption: str = ""
+) -> None:
+    """Draws hidden states of policies as heat maps side by side: a row for each architecture, a column for each unit at
+    each step, the steps one after the other. Where rows are equal, so are the hidden states of different architectures.
+
+    Training makes hidden states larger, so each map has colours of its own. They are symmetric around 0, and one value
+    in a hundred lies beyond their ends.
+
+    Args:
+        states: by the policy's name, ``(n, steps, width)``.
+        path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
+        caption: text below the picture.
+
+    Raises:
+        ValueError: for another suffix, where states have another shape, or one is not finite.
+    """
+    path = _accepted(path, _FORMATS)
+    import matplotlib.style
+    import numpy
+    from matplotlib.figure import Figure
+
+    maps = {name: numpy.asarray(values, dtype=float) for name, values in states.items()}
+    for name, values in maps.items():
+        if values.ndim != 3 or not values.size or not numpy.isfinite(values).all():
+            raise ValueError(f"{name}: needs finite numbers for each architecture, step and unit")
+    with matplotlib.style.context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(maps) + 0.4, 3.8), layout="constrained")
+        for (name, values), ax in zip(maps.items(), figure.subplots(1, len(maps), squeeze=False)[0], strict=True):
+            n, steps, width = values.shape
+            end = numpy.quantile(abs(values), 0.99) or 1.0
+            rows, place = values.reshape(n, -1), (0, steps, n, 0)
+            image = ax.imshow(rows, cmap="RdBu_r", vmin=-end, vmax=end, aspect="auto", extent=place)
+            shown = range(0, steps, -(-steps // 12))  # the numbers of the steps for which there is room
+            ax.set_xticks([step + 0.5 for step in shown], [str(step + 1) for step in shown])
+            ax.set_yticks([0.5, n - 0.5], ["1", str(n)])
+            ax.vlines(range(1, steps), 0, n, color=_TEXT, linewidth=0.4, alpha=0.5)
+            ax.set_title(name, weight="bold", color=_TEXT)
+            ax.set(xlabel=f"step, {width} units each", ylabel="architecture")
+            ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
+            bar = figure.colorbar(
+                image, ax=ax, location="bottom", aspect=40, extend="both", ticks=(-end, 0, end), format="%.2g"
+            )
+            bar.outline.set_visible(False)
+        if caption:
+            figure.supxlabel(caption, size="medium", color=_TEXT, wrap=True)
         _save(figure, path)
 
 

@@ -1,4 +1,5 @@
 import itertools
+import math
 import re
 import sys
 from pathlib import Path
@@ -7,10 +8,11 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_nas.analysis import draw, layout
-from lightning_nas.analysis.draw import draw_architecture, draw_scores, draw_weights
+from lightning_nas.analysis.draw import draw_architecture, draw_hidden_states, draw_scores, draw_weights
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.base import Choice, Space
@@ -81,6 +83,8 @@ def test_another_suffix_is_refused(space, architecture, tmp_path, name):
         draw_weights(space.choices, [[0.0] * 8] * 28, tmp_path / "weights.dot")
     with pytest.raises(ValueError, match=r"\.svg, \.png, \.pdf$"):
         draw_scores({"random": [1.0]}, tmp_path / "scores.dot", "accuracy")
+    with pytest.raises(ValueError, match=r"\.svg, \.png, \.pdf$"):
+        draw_hidden_states({"policy": [[[1.0]]]}, tmp_path / "hidden.dot")
     assert not list(tmp_path.iterdir())
 
 
@@ -118,6 +122,7 @@ def test_heavy_imports_wait_for_the_drawing_and_pyplot_is_never_imported(tmp_pat
     draw_architecture(Drawn(PARALLEL), (0,), tmp_path / "cell.png")
     draw_weights((Choice("a", ("conv", "skip"), "a"),), [[0.2, 0.8]], tmp_path / "weights.png")
     draw_scores({"random": [1.0, 2.0]}, tmp_path / "scores.png", "accuracy")
+    draw_hidden_states({"policy": [[[1.0], [2.0]]]}, tmp_path / "hidden.png")
 
 
 # -- architectures ---------------------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ def test_no_text_overlaps_another_or_is_cut_off(space):
         assert all(figure.bbox.y0 <= b.y0 and b.y1 <= figure.bbox.y1 for b in boxes)
 
 
-# -- weights and scores ----------------------------------------------------------------------------------------------
+# -- weights, scores, hidden states ----------------------------------------------------------------------------------
 
 
 def test_weights_have_a_row_for_each_choice_and_blank_cells(tmp_path):
@@ -221,4 +226,29 @@ def test_scores_name_their_groups_and_what_is_highlighted(tmp_path):
 def test_scores_have_to_be_finite(groups, highlight, tmp_path):
     with pytest.raises(ValueError, match="random: needs at least one score"):
         draw_scores(groups, tmp_path / "scores.svg", "accuracy", highlight)
+    assert not list(tmp_path.iterdir())
+
+
+def test_hidden_states_are_drawn_step_by_step_on_a_scale_of_each_policy(tmp_path, monkeypatch):
+    shown = []
+    imshow = Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda self, values, **how: shown.append(values) or imshow(self, values, **how))
+    trained = [[[0.5, -0.25], [0.0, 0.5]], [[0.25, 0.5], [-0.5, 0.0]], [[0.5, 0.5], [0.5, 0.5]]]
+    states = {"trained": trained, "untrained": [[[0.0, 0.0]] * 30] * 3}
+    draw_hidden_states(states, tmp_path / "hidden.svg", caption="ENAS, seed 0")
+    assert shown[0].tolist() == [[0.5, -0.25, 0.0, 0.5], [0.25, 0.5, -0.5, 0.0], [0.5, 0.5, 0.5, 0.5]]
+    assert shown[1].shape == (3, 60)
+    found = texts(tmp_path / "hidden.svg")
+    assert {"trained", "untrained", "step, 2 units each", "ENAS, seed 0"} <= set(found)
+    assert found.count("architecture") == 2
+    assert {"-0.5", "0.5", "-1", "1"} <= set(found)  # the ends of both scales; of zeros it is 1
+    numbered = [int(text) for text in found if re.fullmatch(r"\d+", text)]
+    assert 28 in numbered
+    assert 30 not in numbered  # every third of many steps
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [[[]]], [[[math.nan]]], [[[math.inf]]]])
+def test_hidden_states_have_to_be_finite_numbers_of_three_dimensions(values, tmp_path):
+    with pytest.raises(ValueError, match="untrained: needs finite numbers"):
+        draw_hidden_states({"trained": [[[1.0]]], "untrained": values}, tmp_path / "hidden.svg")
     assert not list(tmp_path.iterdir())
