@@ -95,6 +95,22 @@ def test_the_carry_is_passed_through(carry):
     assert after is carry
 
 
+def test_the_reward_is_the_accuracy_on_the_batch_without_a_gradient():
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    given = []
+
+    def forward(images):
+        given.append(images)
+        return logits
+
+    for labels, right in ((LABELS, 2), ([0, 1, 2, 0], 4), ([1, 0, 0, 2], 0)):
+        reward = ImageClassification(label_smoothing=0.3).reward(forward, (IMAGES, torch.tensor(labels)))
+        assert reward.shape == ()
+        assert reward.item() == pytest.approx(right / 4)
+        assert not reward.requires_grad
+    assert all(torch.equal(images, IMAGES) for images in given)
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
 def test_smoothing_outside_its_range_is_refused_by_name(smoothing):
     with pytest.raises(SettingError, match=rf"^task\.label_smoothing: between 0 and 1, got {smoothing}$"):

@@ -6,10 +6,13 @@ architecture part under the shared weights.
 
 Differs from the released code:
 1. The gradient is clipped; there, the clipped one is thrown away. The auxiliary head is trained; there, it is not.
+   Drop-path acts in macro networks; there, it is accepted and ignored.
 2. The baseline is subtracted before it moves, and entropies are of the whole distribution.
-3. All architectures of a controller's step are scored on the same batch.
+3. All architectures of a controller's step are scored on the same batch, and the baseline moves once for all of them.
 4. The controller starts uniform over architectures (:class:`~lightning_nas.controllers.Controller`).
-5. Candidates are scored with BatchNorm recalibrated for each; ``bn: batch`` normalises by the batch, as there.
+5. Rewards are always by the batch's statistics of BatchNorm; there, those of macro networks are by running averages.
+6. Candidates are scored with BatchNorm recalibrated for each; ``bn: batch`` normalises by the batch.
+7. Weight decay is torch's, half of what the same number does there, and spares the weights that a step does not use.
 """
 
 from collections.abc import Sequence
@@ -47,9 +50,10 @@ class ENAS(SamplingMethod):
         controller_steps: S, steps of the controller in an epoch (released code: micro 30, macro 50).
         samples_per_step: architectures that a step of the controller draws (released code: micro 10, macro 20).
         entropy_weight: of the entropy in the reward (released code 1e-4; paper .1).
-        baseline_decay: of the moving average that is subtracted from rewards.
+        baseline_decay: of the moving average that is subtracted from rewards, per architecture: a step's mean reward
+            counts as often as the step draws architectures (released code .99).
         skip_weight: of the divergence of skips from the controller's ``skip_target`` (macro .8).
-        controller_lr: of Adam on the controller (released code: micro .0035, macro .001).
+        controller_lr: of Adam on the controller (released code: micro .0035, macro .001); 0: it stays untrained.
         controller_betas: of the same.
         controller_clip: largest norm of the controller's gradient; None: not clipped.
         lr: of the weights at every restart, annealed by a cosine to ``lr_min``.
@@ -98,15 +102,26 @@ class ENAS(SamplingMethod):
             "first_period": first_period,
             "n_candidates": n_candidates,
         }
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise SettingError(f"model.{name}: at least 1, got {value}")
-        if not 0 <= drop_path < 1:
-            raise SettingError(f"model.drop_path: from 0 to below 1, got {drop_path}")
+        for name, count in at_least_one.items():
+            if count < 1:
+                raise SettingError(f"model.{name}: at least 1, got {count}")
+        above_zero = {"lr": lr, "gradient_clip": gradient_clip, "controller_clip": controller_clip}
+        for name, value in above_zero.items():
+            if value is not None and not value > 0:
+                raise SettingError(f"model.{name}: above 0, got {value}")
+        for name, share in {"drop_path": drop_path, "baseline_decay": baseline_decay}.items():
+            if not 0 <= share < 1:
+                raise SettingError(f"model.{name}: from 0 to below 1, got {share}")
+        if not controller_lr >= 0:
+            raise SettingError(f"model.controller_lr: 0 or more, got {controller_lr}")
+        if not 0 < momentum < 1:
+            raise SettingError(f"model.momentum: above 0, since it is Nesterov's, and below 1, got {momentum}")
+        if not 0 <= lr_min <= lr:
+            raise SettingError(f"model.lr_min: from 0 to model.lr ({lr}), got {lr_min}")
         self.policy = Controller.build(controller or LSTMController()).policy(self.space, seed)
         if skip_weight and not self.policy.skips:
             raise SettingError(f"model.skip_weight: {type(self.space).__name__} has no skips, got {skip_weight}")
-        self.reinforce = Reinforce(baseline_decay, entropy_weight)
+        self.reinforce = Reinforce(baseline_decay**samples_per_step, entropy_weight)
         self.models_per_step, self.controller_steps = models_per_step, controller_steps
         self.samples_per_step, self.skip_weight = samples_per_step, skip_weight
         self.controller_lr, self.controller_clip = controller_lr, controller_clip
@@ -119,13 +134,14 @@ class ENAS(SamplingMethod):
     def schedule(self, data: DataModule) -> Schedule:
         """A whole pass over the weights part, then ``controller_steps`` batches of the architecture part.
 
-        Where the trainer's ``limit_train_batches`` cuts an epoch short, both phases are as much shorter.
+        Where the trainer's ``limit_train_batches`` cuts an epoch short, both phases are as much shorter; either has a
+        step unless there is just one.
         """
         streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
         length = len(streams["weights"]) + self.controller_steps
         limit: int | float = self.trainer.limit_train_batches
         total = min(length, limit) if isinstance(limit, int) else int(length * limit)
-        self.n_weights_steps = max(1, round(len(streams["weights"]) * total / length))
+        self.n_weights_steps = max(1, min(round(len(streams["weights"]) * total / length), total - 1))
         n_controller_steps = max(1, total - self.n_weights_steps)
 
         def plan(epoch: int, step: int) -> dict[str, int]:
@@ -153,7 +169,7 @@ class ENAS(SamplingMethod):
 
     def _step_controller(self, optimizer: Any, batch: Any, batch_idx: int) -> None:
         sample = self.policy.sample(self.samples_per_step, self._generator("controller", batch_idx))
-        rewards = torch.stack([self.reward(architecture, batch) for architecture in sample.tuples()])
+        rewards = self.rewards(sample.tuples(), batch)
         loss, figures = self.reinforce.update(sample, rewards, self.trainer.strategy.reduce)
         if self.skip_weight:
             divergence = sample.skip_kl.mean()
@@ -168,15 +184,16 @@ class ENAS(SamplingMethod):
         self.log("controller/baseline", figures["baseline"])
 
     @torch.no_grad()
-    def reward(self, architecture: Architecture, batch: Any) -> Tensor:
-        """The task's reward of an architecture on one batch, BatchNorm by the batch; the network stays as it is."""
+    def rewards(self, architectures: Sequence[Architecture], batch: Any) -> Tensor:
+        """The task's rewards of architectures on one batch, ``(n,)``, BatchNorm by the batch; the network stays as it
+        is."""
         training = self.network.training
         self.network.eval()  # no dropout, no drop-path, no auxiliary head
-        forward = partial(self.network, gates=self.space.gates(architecture))
+        forwards = [partial(self.network, gates=self.space.gates(architecture)) for architecture in architectures]
         with batch_statistics(self.network):
-            reward = self.task.reward(forward, batch, self.carries.get("architecture"))
+            rewards = [self.task.reward(forward, batch, self.carries.get("architecture")) for forward in forwards]
         self.network.train(training)
-        return reward
+        return torch.stack(rewards)
 
     def _generator(self, purpose: str, *numbers: int) -> torch.Generator:
         """Every rank draws architectures of its own."""
@@ -213,3 +230,8 @@ class ENAS(SamplingMethod):
 
     def on_train_epoch_end(self) -> None:
         self.lr_schedulers().step()  # type: ignore[union-attr]
+        if not all(weight.isfinite().all() for weight in self.parameters()):
+            raise SettingError(
+                "model: the search has diverged, its weights are not finite; lower model.lr or model.controller_lr, or "
+                "set model.gradient_clip, and go on from the last checkpoint"
+            )
