@@ -25,7 +25,7 @@ Kind = Literal["normal", "reduce"]
 
 
 class DARTSCell(Space):
-    """One choice per edge, over the operations; every node keeps two incoming edges (Liu et al. 2019).
+    """One choice per edge, over the operations; every node keeps two incoming edges.
 
     States 0 and 1 of a cell are the outputs of the two cells before it, nodes follow; ``normal/0->2`` is the edge from
     state 0 to node 2 of the normal cell. All cells of a kind share their choices.
