@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_nas.operations.normalization import evaluating
+
 _WARM_UP = 10
 
 
@@ -84,16 +86,10 @@ def profile(network: nn.Module, example: Tensor, latency_runs: int = 0) -> Profi
     flops = FlopCounterMode(display=False)
     # The same counter with another formula. Hooks on modules would miss the functional layers of elastic networks.
     activations = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(layers, _elements))
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            with flops, activations:
-                network(example)
-            latency = _latency(network, example, latency_runs) if latency_runs else None
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(network), torch.no_grad():
+        with flops, activations:
+            network(example)
+        latency = _latency(network, example, latency_runs) if latency_runs else None
     counts = activations.get_flop_counts().get("Global", {})
     return Profile(
         n_params=_count(network) - n_params_auxiliary,

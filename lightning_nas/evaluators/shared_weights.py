@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
-from lightning_nas.operations.normalization import batch_statistics, recalibrated
+from lightning_nas.operations.normalization import batch_statistics, evaluating, recalibrated
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
 
@@ -76,14 +76,8 @@ class SharedWeights:
             with recalibrated(self.network, forward, self.calibration):
                 yield
             return
-        modes = {module: module.training for module in self.network.modules()}
-        self.network.eval()  # all but BatchNorm
-        try:
-            with batch_statistics(self.network):
-                yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(self.network), batch_statistics(self.network):  # all but BatchNorm evaluates
+            yield
 
     def rank(self, architectures: Iterable[Architecture], what: str = "Scoring") -> dict[Architecture, float]:
         """Scores of architectures, each once, the best first; one whose score is not a number comes last."""

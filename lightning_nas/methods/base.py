@@ -197,6 +197,8 @@ class SamplingMethod(Method):
     """
 
     n_candidates: int
+    rates = "model.lr"
+    """What to lower where the search diverges."""
 
     def draw(self, *purpose: int | str) -> Architecture:
         """An architecture as the search draws them now, a function of the purpose and the same on all ranks."""
@@ -207,6 +209,14 @@ class SamplingMethod(Method):
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
         raise NotImplementedError
+
+    def on_train_epoch_end(self) -> None:
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        if not all(weight.isfinite().all() for weight in self.parameters()):
+            raise SettingError(
+                f"model: the search has diverged, its weights are not finite; lower {self.rates}, or set "
+                "model.gradient_clip, and go on from the last checkpoint"
+            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """An architecture per batch. The running averages belong to none of them, so the batch's own are taken."""

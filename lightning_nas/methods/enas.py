@@ -28,7 +28,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.shared_weights import SharedWeights, Statistics
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.module import scheduled_drop_path
-from lightning_nas.operations.normalization import batch_statistics
+from lightning_nas.operations.normalization import batch_statistics, evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
@@ -66,6 +66,8 @@ class ENAS(SamplingMethod):
             steps and the cell's depth.
         n_candidates: architectures drawn in the end, each scored on the same batch; the best is returned.
     """
+
+    rates = "model.lr or model.controller_lr"
 
     def __init__(
         self,
@@ -187,12 +189,10 @@ class ENAS(SamplingMethod):
     def rewards(self, architectures: Sequence[Architecture], batch: Any) -> Tensor:
         """The task's rewards of architectures on one batch, ``(n,)``, BatchNorm by the batch; the network stays as it
         is."""
-        training = self.network.training
-        self.network.eval()  # no dropout, no drop-path, no auxiliary head
         forwards = [partial(self.network, gates=self.space.gates(architecture)) for architecture in architectures]
-        with batch_statistics(self.network):
+        # evaluating: no dropout, no drop-path, no auxiliary head
+        with evaluating(self.network), batch_statistics(self.network):
             rewards = [self.task.reward(forward, batch, self.carries.get("architecture")) for forward in forwards]
-        self.network.train(training)
         return torch.stack(rewards)
 
     def _generator(self, purpose: str, *numbers: int) -> torch.Generator:
@@ -227,11 +227,3 @@ class ENAS(SamplingMethod):
         controller = torch.optim.Adam(self.policy.parameters(), self.controller_lr, self.controller_betas, eps=1e-3)
         restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(weights, self.first_period, 2, self.lr_min)
         return [weights, controller], [restarts]
-
-    def on_train_epoch_end(self) -> None:
-        self.lr_schedulers().step()  # type: ignore[union-attr]
-        if not all(weight.isfinite().all() for weight in self.parameters()):
-            raise SettingError(
-                "model: the search has diverged, its weights are not finite; lower model.lr or model.controller_lr, or "
-                "set model.gradient_clip, and go on from the last checkpoint"
-            )

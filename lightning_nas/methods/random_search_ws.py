@@ -92,14 +92,6 @@ class RandomSearchWS(SamplingMethod):
         self.step_weights(self.optimizers(), batch["weights"], self.space.gates(architecture))  # type: ignore[arg-type]
         self.steps += 1
 
-    def on_train_epoch_end(self) -> None:
-        self.lr_schedulers().step()  # type: ignore[union-attr]
-        if not all(weight.isfinite().all() for weight in self.network.parameters()):
-            raise SettingError(
-                "model: the search has diverged, its weights are not finite; lower model.lr, or set "
-                "model.gradient_clip, and go on from the last checkpoint"
-            )
-
     def choose(
         self, data: DataModule, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:

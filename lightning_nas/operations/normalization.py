@@ -28,26 +28,36 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in evaluation mode; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
 def recalibrated(network: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[None]:
     """Inside, the running averages are the plain means over ``batches`` under ``forward``; afterwards what they
     were. The network is in evaluation mode inside. ``forward`` runs the architecture in question on one batch.
     """
     norms = batch_norms(network)
     saved = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
-    modes = {module: module.training for module in network.modules()}
     try:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the cumulative mean
-        network.train()
-        with torch.no_grad():
-            for batch in batches:
-                forward(batch)
-        network.eval()
-        yield
+        with evaluating(network):
+            network.train()
+            with torch.no_grad():
+                for batch in batches:
+                    forward(batch)
+            network.eval()
+            yield
     finally:
-        for module, training in modes.items():
-            module.training = training
         for norm, (momentum, buffers) in zip(norms, saved, strict=True):
             norm.momentum = momentum
             for name, buffer in norm.named_buffers():
