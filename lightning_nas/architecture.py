@@ -16,7 +16,7 @@ import torch
 from lightning_nas.errors import SettingError
 from lightning_nas.files import write_whole
 from lightning_nas.spaces import PUBLISHED, Architecture, Space
-from lightning_nas.specs import check_arguments, subclasses
+from lightning_nas.specs import check_arguments, concrete
 
 FORMAT = "lightning_nas/architecture/1"
 LARGEST = 1 << 20  # bytes; the largest published architectures take a few kilobytes
@@ -123,7 +123,7 @@ def _parse(content: Any, where: str) -> Found:
 
 def _space(content: Any) -> Space:
     _check(isinstance(content, dict) and set(content) == {"name", "arguments"}, "space: expected name and arguments")
-    known = {cls.__name__: cls for cls in reversed(subclasses(Space))}  # the package's own come first
+    known = {cls.__name__: cls for cls in reversed(concrete(Space))}  # the package's own come first
     name, arguments = content["name"], content["arguments"]
     is_known = isinstance(name, str) and name in known
     _check(is_known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}")

@@ -26,7 +26,7 @@ from lightning_nas.errors import SettingError, one_line
 from lightning_nas.methods import Method
 from lightning_nas.module import NetworkModule
 from lightning_nas.spaces import Space
-from lightning_nas.specs import class_path, subclasses
+from lightning_nas.specs import class_path, concrete, subclasses
 from lightning_nas.tasks import Task
 
 RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"  # handed from the first process of a run to those that it starts
@@ -160,12 +160,8 @@ class CommandLine(LightningCLI):
 
 
 def offered(base: type) -> list[str]:
-    """The names of the classes that a user can choose for a field of this type: not those that others here build on."""
-
-    def is_base(cls: type) -> bool:
-        return any(sub.__module__.startswith("lightning_nas.") for sub in subclasses(cls))
-
-    return sorted({cls.__name__ for cls in subclasses(base) if not is_base(cls)})
+    """The names of the classes that a user can choose for a field of this type."""
+    return sorted({cls.__name__ for cls in concrete(base)})
 
 
 def run_folder(root: Path, name: str) -> Path:

@@ -75,6 +75,12 @@ def subclasses(cls: type) -> list[type]:
     return [sub for child in children for sub in (child, *subclasses(child))]
 
 
+def concrete(base: type) -> list[type]:
+    """All imported subclasses but those that others of this package build on."""
+    found = subclasses(base)
+    return [cls for cls in found if not any(sub.__module__.startswith(f"{__package__}.") for sub in subclasses(cls))]
+
+
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for klass in cls.__mro__:  # and the parents' defaults, as far as arguments reach a parent through **kwargs

@@ -1,7 +1,7 @@
 """What networks of cells are made of: candidate operations on states, and the shell around a stack of cells."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -15,6 +15,8 @@ Form = Literal["search", "final"]
 """``search``: BatchNorm without scale and shift, pools normalised. ``final``: the network to train and report."""
 
 Stem = Literal["cifar", "imagenet"]
+
+Kind = Literal["normal", "reduce"]
 
 
 def check_form(form: str) -> None:
@@ -288,6 +290,63 @@ class CellNetwork(Network):
 
     def example(self, batch_size: int = 1) -> Tensor:
         return example_images(self, batch_size)
+
+
+class CellSpace(Space):
+    """Cells of numbered nodes, stacked to a network. States 0 and 1 of a cell are the outputs of the two before it.
+
+    A subclass says what there is to choose at a node and builds a cell.
+    """
+
+    def __init__(self, kinds: Sequence[Kind], nodes: int, operations: Sequence[str]) -> None:
+        if tuple(kinds) not in {("normal", "reduce"), ("normal",)}:
+            raise SettingError(f"space.kinds: [normal, reduce] or [normal], got {list(kinds)}")
+        if not 1 <= nodes <= 16:
+            raise SettingError(f"space.nodes: between 1 and 16, got {nodes}")
+        check_operations(operations)
+        self.kinds = tuple(kinds)
+        self.nodes = nodes
+        super().__init__(
+            choice
+            for kind in kinds
+            for node in range(2, nodes + 2)
+            for choice in self.node_choices(kind, node, operations)
+        )
+
+    def node_choices(self, kind: Kind, node: int, operations: Sequence[str]) -> Iterable[Choice]:
+        """The choices of a node, in the order in which they are made."""
+        raise NotImplementedError
+
+    def cell(self, choices: Sequence[Choice], place: Place, affine: bool) -> Cell:
+        """A cell with these of the space's choices."""
+        raise NotImplementedError
+
+    def network(  # type: ignore[override]  # each space names the settings of its own network
+        self,
+        inputs: dict[str, int],
+        channels: int = 16,
+        cells: int = 8,
+        form: Form = "search",
+        stem: Stem = "cifar",
+        auxiliary: bool = False,
+    ) -> CellNetwork:
+        """A stack of cells; see :class:`CellNetwork`.
+
+        Args:
+            inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
+            channels: width of the first cells, an even number.
+            cells: number of cells.
+            form: ``search``: BatchNorm without scale and shift; ``final``: the network to train and report.
+            stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
+            auxiliary: a second classifier at two thirds of the depth, in training.
+        """
+        check_form(form)
+
+        def build_cell(place: Place) -> Cell:
+            choices = [choice for choice in self.choices if choice.cell == place.kind]
+            return self.cell(choices, place, affine=form == "final")
+
+        return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)
 
 
 def drop_probability(network: nn.Module, drop_path: DropPath, depth: float) -> float:

@@ -1,30 +1,16 @@
 """The DARTS cell (Liu, Simonyan, Yang, ICLR 2019) and its network."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import DARTS_OPERATIONS
-from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
-from lightning_nas.spaces.cells import (
-    Cell,
-    CellNetwork,
-    Edges,
-    Form,
-    Place,
-    Preprocess,
-    States,
-    Stem,
-    check_form,
-    check_operations,
-)
-
-Kind = Literal["normal", "reduce"]
+from lightning_nas.spaces.base import Architecture, Choice, Resolved
+from lightning_nas.spaces.cells import Cell, CellSpace, Edges, Kind, Place, Preprocess, States
 
 
-class DARTSCell(Space):
+class DARTSCell(CellSpace):
     """One choice per edge, over the operations; every node keeps two incoming edges.
 
     States 0 and 1 of a cell are the outputs of the two cells before it, nodes follow; ``normal/0->2`` is the edge from
@@ -47,22 +33,14 @@ class DARTSCell(Space):
         operations: Sequence[str] = DARTS_OPERATIONS,
         sparse: bool = False,
     ) -> None:
-        if tuple(kinds) not in {("normal", "reduce"), ("normal",)}:
-            raise SettingError(f"space.kinds: [normal, reduce] or [normal], got {list(kinds)}")
-        if not 1 <= nodes <= 16:
-            raise SettingError(f"space.nodes: between 1 and 16, got {nodes}")
-        check_operations(operations)
+        self.sparse = sparse
+        super().__init__(kinds, nodes, operations)
         if "none" not in operations or len(operations) < 2:
             raise SettingError("space.operations: needs none (an edge that is not kept) and at least one other")
-        self.kinds = tuple(kinds)
-        self.nodes = nodes
-        self.sparse = sparse
-        super().__init__(
-            Choice(f"{kind}/{source}->{node}", tuple(operations), f"{kind}/{node}", sources=(source,))
-            for kind in kinds
-            for node in range(2, nodes + 2)
-            for source in range(node)
-        )
+
+    def node_choices(self, kind: Kind, node: int, operations: Sequence[str]) -> Iterable[Choice]:
+        for source in range(node):
+            yield Choice(f"{kind}/{source}->{node}", tuple(operations), f"{kind}/{node}", sources=(source,))
 
     def step(self, live: int, choice: Choice, option: str) -> int | None:
         live += option != "none"
@@ -126,32 +104,8 @@ class DARTSCell(Space):
             graphs[kind] = [edge for edge in edges if edge[2] != "none"] + outputs
         return graphs
 
-    def network(  # type: ignore[override]  # each space names the settings of its own network
-        self,
-        inputs: dict[str, int],
-        channels: int = 16,
-        cells: int = 8,
-        form: Form = "search",
-        stem: Stem = "cifar",
-        auxiliary: bool = False,
-    ) -> CellNetwork:
-        """A stack of cells; see :class:`~lightning_nas.spaces.cells.CellNetwork`.
-
-        Args:
-            inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
-            channels: width of the first cells, an even number.
-            cells: number of cells.
-            form: ``search``: BatchNorm without scale and shift; ``final``: the network to train and report.
-            stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
-            auxiliary: a second classifier at two thirds of the depth, in training.
-        """
-        check_form(form)
-
-        def build_cell(place: Place) -> Cell:
-            choices = [choice for choice in self.choices if choice.cell == place.kind]
-            return EdgeCell(choices, self.nodes, place, affine=form == "final")
-
-        return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)
+    def cell(self, choices: Sequence[Choice], place: Place, affine: bool) -> Cell:
+        return EdgeCell(choices, self.nodes, place, affine)
 
 
 class EdgeCell(Cell):

@@ -5,23 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lightning_nas.errors import SettingError
-from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
+from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cells import (
     Candidates,
     Cell,
-    CellNetwork,
-    Form,
+    CellSpace,
+    Kind,
     Place,
     Preprocess,
     Seen,
     States,
-    Stem,
-    check_form,
-    check_operations,
     plus,
 )
-from lightning_nas.spaces.darts import Kind
 
 AMOEBANET_OPERATIONS = (
     "skip_connect",
@@ -35,7 +30,7 @@ AMOEBANET_OPERATIONS = (
 )
 
 
-class NodePairs(Space):
+class NodePairs(CellSpace):
     """Every node adds two operations, each on one of the states before it.
 
     States 0 and 1 of a cell are the outputs of the two cells before it, nodes follow. Node 2 of the normal cell has the
@@ -43,17 +38,12 @@ class NodePairs(Space):
     ``normal/2/operation_2``. What no later node reads is a *loose end*; the loose ends are the cell's output.
     """
 
-    def __init__(self, kinds: Sequence[Kind], nodes: int, operations: Sequence[str]) -> None:
-        if tuple(kinds) not in {("normal", "reduce"), ("normal",)}:
-            raise SettingError(f"space.kinds: [normal, reduce] or [normal], got {list(kinds)}")
-        if not 1 <= nodes <= 16:
-            raise SettingError(f"space.nodes: between 1 and 16, got {nodes}")
-        check_operations(operations)
-        self.kinds = tuple(kinds)
-        self.nodes = nodes
-        super().__init__(
-            choice for kind in kinds for node in range(2, nodes + 2) for choice in _choices(kind, node, operations)
-        )
+    def node_choices(self, kind: Kind, node: int, operations: Sequence[str]) -> Iterable[Choice]:
+        name, sources = f"{kind}/{node}", tuple(range(node))
+        for slot in (1, 2):
+            yield Choice(f"{name}/input_{slot}", tuple(map(str, sources)), name, "input", sources=sources)
+        for slot in (1, 2):
+            yield Choice(f"{name}/operation_{slot}", tuple(operations), name)
 
     def loose_ends(self, architecture: Architecture, kind: str) -> tuple[int, ...]:
         """The states of a cell that no node reads, the cell's inputs among them."""
@@ -109,14 +99,6 @@ class NodePairs(Space):
         return self.loose_ends(architecture, kind)
 
 
-def _choices(kind: str, node: int, operations: Sequence[str]) -> Iterable[Choice]:
-    name, sources = f"{kind}/{node}", tuple(range(node))
-    for slot in (1, 2):
-        yield Choice(f"{name}/input_{slot}", tuple(map(str, sources)), name, "input", sources=sources)
-    for slot in (1, 2):
-        yield Choice(f"{name}/operation_{slot}", tuple(operations), name)
-
-
 class NASNetCell(NodePairs):
     """The cells of NASNet and AmoebaNet, in the form in which DARTS compares with them.
 
@@ -140,32 +122,8 @@ class NASNetCell(NodePairs):
     def _output(self, architecture: Architecture, kind: str) -> tuple[int, ...]:
         return tuple(state for state in self.loose_ends(architecture, kind) if state >= 2)
 
-    def network(  # type: ignore[override]  # each space names the settings of its own network
-        self,
-        inputs: dict[str, int],
-        channels: int = 16,
-        cells: int = 8,
-        form: Form = "search",
-        stem: Stem = "cifar",
-        auxiliary: bool = False,
-    ) -> CellNetwork:
-        """A stack of cells; see :class:`~lightning_nas.spaces.cells.CellNetwork`.
-
-        Args:
-            inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
-            channels: width of the first cells, an even number.
-            cells: number of cells.
-            form: ``search``: BatchNorm without scale and shift; ``final``: the network to train and report.
-            stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
-            auxiliary: a second classifier at two thirds of the depth, in training.
-        """
-        check_form(form)
-
-        def build_cell(place: Place) -> Cell:
-            choices = [choice for choice in self.choices if choice.cell == place.kind]
-            return PairCell(choices, self.nodes, place, affine=form == "final")
-
-        return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)
+    def cell(self, choices: Sequence[Choice], place: Place, affine: bool) -> Cell:
+        return PairCell(choices, self.nodes, place, affine)
 
 
 class NodePairsCell(Cell):
