@@ -108,3 +108,20 @@ def trainer(**settings):
         "max_epochs": 2,
     }
     return pl.Trainer(**(quiet | settings))
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def differing(before, after):
+    """The names of what is not bit-equal."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def child_of(search, architecture):
+    """The architecture's own network with the shared weights."""
+    child = search.space.restrict(architecture).network(search.network.inputs, **search.network_settings)
+    shared = search.network.state_dict()
+    child.load_state_dict({name: shared[name].clone() for name in child.state_dict()})
+    return child

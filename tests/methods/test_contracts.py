@@ -20,15 +20,11 @@ from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.spaces import DARTSCell
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import ARCHITECTURE_STEPS, METHODS, ONE_SHOT, SMALL, Planted, digits, trainer
+from conftest import ARCHITECTURE_STEPS, METHODS, ONE_SHOT, SMALL, Planted, differing, digits, trainer
 
 
 def snapshot(method):
     return {name: value.clone() for name, value in method.state_dict().items() if "metrics" not in name}
-
-
-def changed(before, after):
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -42,7 +38,7 @@ def test_each_update_changes_its_own_side_alone(name, monkeypatch):
         apply(self, optimizer, parameters, gradients, clip, counted)
         now = snapshot(self)
         # the counter of steps and the baseline of rewards belong to neither side
-        names = {name for name in changed(self.before, now) if name not in ("steps", "reinforce.baseline")}
+        names = {name for name in differing(self.before, now) if name not in ("steps", "reinforce.baseline")}
         updates.append((of_weights, names, carries == self.carries_before))
         self.before, self.carries_before = now, dict(self.carries)
 

@@ -2,6 +2,9 @@
 
 import copy
 import math
+import sys
+from functools import partial
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -21,6 +24,10 @@ from lightning_nas.retrain import Retrain
 from lightning_nas.spaces import DARTSCell, ENASMacro, ENASMicro
 from lightning_nas.tasks import ImageClassification
 
+sys.path.insert(0, str(Path(__file__).parent))
+import conftest
+from conftest import child_of, differing, snapshot
+
 MACRO = ENASMacro(layers=3, operations=["conv_3x3", "sep_conv_3x3", "max_pool_3x3"])
 MICRO = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
 NETWORKS = {
@@ -36,37 +43,11 @@ def method(space=MACRO, network=None, inputs=None, **settings):
     return ENAS(space, ImageClassification(), network, inputs or digits().inputs, **(few | settings))
 
 
+trainer = partial(conftest.trainer, limit_val_batches=0, max_epochs=1)
+
+
 def digits(**settings):
     return Digits(**({"batch_size": 128} | settings))  # five batches of the weights part
-
-
-def trainer(**settings):
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "limit_val_batches": 0,
-        "max_epochs": 1,
-    }
-    return pl.Trainer(**(quiet | settings))
-
-
-def snapshot(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def differing(before, after):
-    return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def child_of(search, architecture):
-    """The architecture's own network with the shared weights."""
-    child = search.space.restrict(architecture).network(search.network.inputs, **search.network_settings)
-    shared = search.network.state_dict()
-    child.load_state_dict({name: shared[name].clone() for name in child.state_dict()})
-    return child
 
 
 class Steps(pl.Callback):

@@ -1,7 +1,10 @@
 """Random search with weight sharing: what is drawn, which weights a step moves, and how the best is found."""
 
 import math
+import sys
 from collections import Counter
+from functools import partial
+from pathlib import Path
 from random import Random
 
 import lightning.pytorch as pl
@@ -19,6 +22,10 @@ from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, NASBench201
 from lightning_nas.tasks import ImageClassification
 
+sys.path.insert(0, str(Path(__file__).parent))
+import conftest
+from conftest import child_of, differing, snapshot
+
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
 SMALL = DARTSCell(kinds=["normal"], nodes=2, operations=("none", "skip_connect", "max_pool_3x3"))  # 48 architectures
 
@@ -28,21 +35,11 @@ def method(space=SMALL, task=None, **settings):
     return RandomSearchWS(space, task or ImageClassification(), network, digits().inputs, **settings)
 
 
+trainer = partial(conftest.trainer, num_sanity_val_steps=0)
+
+
 def digits():
     return Digits(batch_size=128)  # five batches of the weights part; six of the architecture part, the last of 78
-
-
-def trainer(**settings):
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "num_sanity_val_steps": 0,
-        "max_epochs": 2,
-    }
-    return pl.Trainer(**(quiet | settings))
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------------
@@ -147,22 +144,6 @@ class Steps(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.changed.append(differing(self.before, snapshot(pl_module.network)))
-
-
-def snapshot(network):
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def differing(before, after):
-    return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def child_of(search, architecture):
-    """The architecture's own network with the shared weights."""
-    child = search.space.restrict(architecture).network(search.network.inputs, **search.network_settings)
-    shared = search.network.state_dict()
-    child.load_state_dict({name: shared[name].clone() for name in child.state_dict()})
-    return child
 
 
 @pytest.mark.parametrize(
