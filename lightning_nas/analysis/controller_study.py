@@ -26,7 +26,7 @@ from lightning_nas.checkpoints import checkpoint_settings, restore
 from lightning_nas.controllers import Policy, Sample
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.files import write_whole
 from lightning_nas.methods import ENAS, Method
 from lightning_nas.seeding import derive_seed
@@ -215,7 +215,7 @@ def study_controller(
     log_probs["random"] = [-math.log(method.space.size)] * n_architectures
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in architectures}
     for weights, search in searches.items():
-        evaluate = SharedWeights.of(search, data, n_batches)
+        evaluate = Scorer.of(search, data, n_batches)
         ranked = evaluate.rank(itertools.chain(*architectures.values()))
         for name, drawn in architectures.items():
             scores[name][weights] = [ranked[architecture] for architecture in drawn]

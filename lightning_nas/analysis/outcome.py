@@ -11,7 +11,7 @@ from typing import Any
 from lightning_nas.analysis.draw import draw_architecture, draw_scores, draw_weights
 from lightning_nas.analysis.profile import Profile, profile
 from lightning_nas.architecture import Found
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.methods.base import Method, SamplingMethod
 from lightning_nas.seeding import derive_seed
 
@@ -78,7 +78,7 @@ def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
     architecture, candidates = method.choose(data)
     rng = Random(derive_seed(method.seed, "random architectures"))
     drawn = [space.random(rng) for _ in range(n_random)]
-    scores = SharedWeights.of(method, data).rank([architecture, *drawn], "Random ones") if n_random else {}
+    scores = Scorer.of(method, data).rank([architecture, *drawn], "Random ones") if n_random else {}
     score, random_scores = scores.get(architecture, float("nan")), [scores[a] for a in drawn]
     child = space.restrict(architecture).network(method.network.inputs, form="final", **method.network_settings)
     costs = profile(child, child.example())

@@ -1,5 +1,5 @@
 """Estimates of how good an architecture is."""
 
-from lightning_nas.evaluators.shared_weights import SharedWeights
+from lightning_nas.evaluators.shared_weights import Scorer
 
-__all__ = ["SharedWeights"]
+__all__ = ["Scorer"]

@@ -19,8 +19,8 @@ Statistics = Literal["recalibrate", "batch"]
 """By which statistics BatchNorm normalises: the architecture's own on training data, or those of each batch."""
 
 
-class SharedWeights:
-    """Evaluates architectures one by one on the same batches, each as a hard path through the supernet.
+class Scorer:
+    """Scores architectures one by one on the same batches, each as a hard path through the supernet.
 
     The running averages of a supernet mix all architectures, so BatchNorm is recalibrated for each one on training
     batches first (Guo et al. 2020, section 3.4), the same for all. Afterwards the network is as it was.
@@ -50,7 +50,7 @@ class SharedWeights:
         self.calibration = [move_data_to_device(batch, self.device) for batch in calibration]
 
     @classmethod
-    def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "SharedWeights":
+    def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
         """The evaluator of a method's network on its data module's architecture part, or on so many batches of it."""
         stream = data.stream("weights", method.seed)
         n_calibration = n_calibration if method.bn == "recalibrate" else 0

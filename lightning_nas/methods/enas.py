@@ -25,7 +25,7 @@ from torch import Tensor
 from lightning_nas.controllers import Controller, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.shared_weights import SharedWeights, Statistics
+from lightning_nas.evaluators.shared_weights import Scorer, Statistics
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.module import scheduled_drop_path
 from lightning_nas.operations.normalization import batch_statistics, evaluating
@@ -217,7 +217,7 @@ class ENAS(SamplingMethod):
         """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch."""
         if candidates is None:
             candidates = [self.draw("candidate", number) for number in range(self.n_candidates)]
-        ranked = SharedWeights.of(self, data, n_batches=1).rank(candidates, "Candidates")
+        ranked = Scorer.of(self, data, n_batches=1).rank(candidates, "Candidates")
         return next(iter(ranked)), ranked
 
     def configure_optimizers(self) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.shared_weights import SharedWeights, Statistics
+from lightning_nas.evaluators.shared_weights import Scorer, Statistics
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
@@ -102,7 +102,7 @@ class RandomSearchWS(SamplingMethod):
         Returns:
             the best finalist of all rounds, and the scores of all candidates on the few batches.
         """
-        few, whole = SharedWeights.of(self, data, self.n_batches), SharedWeights.of(self, data)
+        few, whole = Scorer.of(self, data, self.n_batches), Scorer.of(self, data)
         scores: dict[Architecture, float] = {}
         finalists: list[Architecture] = []
         for number in range(1 if candidates else self.rounds or max(1, int(self.steps) // 10_000)):

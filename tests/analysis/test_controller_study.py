@@ -28,7 +28,7 @@ from lightning_nas.checkpoints import load_search
 from lightning_nas.controllers import LSTMController
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.main import main
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.spaces import DARTSCell, ENASMicro
@@ -155,7 +155,7 @@ def test_every_row_of_the_table_can_be_computed_again(search, studied):
     folder, _ = studied
     method, data = load_search(search)
     untrained, _ = load_search(str(folder / f"untrained_{EPOCHS}_epochs" / "last.ckpt"))
-    evaluators = {"trained": SharedWeights.of(method, data, 1), "untrained": SharedWeights.of(untrained, data, 1)}
+    evaluators = {"trained": Scorer.of(method, data, 1), "untrained": Scorer.of(untrained, data, 1)}
     found = rows(folder)
     pairs = [(row["drawn_from"], row["weights_of"]) for row in found]
     assert pairs == [(kind, weights) for kind in KINDS for weights in evaluators for _ in range(6)]

@@ -10,7 +10,7 @@ import torch
 from lightning_nas.analysis.outcome import conclude
 from lightning_nas.architecture import load_architecture
 from lightning_nas.data import Digits
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.methods import DARTS, RandomSearchWS
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification
@@ -34,7 +34,7 @@ def test_outcome_is_what_the_files_say(search, tmp_path):
     assert (found.method, found.seed) == ("DARTS", 3)
     child = method.space.restrict(method.best()).network(data.inputs, channels=2, cells=2, form="final")
     assert found.metrics["n_params_at_search_size"] == sum(p.numel() for p in child.parameters())
-    score = SharedWeights.of(method, data)(method.best())
+    score = Scorer.of(method, data)(method.best())
     assert found.metrics["validation_accuracy_shared_weights"] == outcome.score == score
 
     with open(tmp_path / "new" / "random.csv") as file:
@@ -43,7 +43,7 @@ def test_outcome_is_what_the_files_say(search, tmp_path):
     for row, expected in zip(rows, [score, *outcome.random_scores], strict=True):
         architecture = method.space.from_names({choice.name: row[choice.name] for choice in method.space.choices})
         assert float(row["validation_accuracy_shared_weights"]) == expected
-        assert SharedWeights.of(method, data)(architecture) == expected
+        assert Scorer.of(method, data)(architecture) == expected
 
     text = outcome.describe()
     assert f"{outcome.costs.n_params:,} parameters" in text
@@ -83,7 +83,7 @@ def test_candidates_are_the_rows_of_a_file(ranking, tmp_path):
     scores = [float(row["validation_accuracy_shared_weights_some_batches"]) for row in rows]
     assert list(zip(found, scores, strict=True)) == list(candidates.items())
     assert outcome.found.architecture == chosen == load_architecture(tmp_path / "architecture.json").architecture
-    assert outcome.score == SharedWeights.of(method, data)(chosen)  # of the whole part
+    assert outcome.score == Scorer.of(method, data)(chosen)  # of the whole part
     assert not (tmp_path / "weights.svg").exists()
 
 
@@ -129,7 +129,7 @@ def test_scores_that_are_no_numbers_are_in_the_table_alone(search, tmp_path, mon
         drawn.append(architecture)
         return math.nan if missing == "all" or len(drawn) == 1 else 0.25
 
-    monkeypatch.setattr(SharedWeights, "__call__", score)
+    monkeypatch.setattr(Scorer, "__call__", score)
     outcome = conclude(method, data, tmp_path, n_random=4)
     rows, _ = architectures(tmp_path / "random.csv", method.space)
     assert [row["validation_accuracy_shared_weights"] for row in rows[1:]] == list(map(str, outcome.random_scores))

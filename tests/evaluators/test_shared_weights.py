@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_nas.data import Digits
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification
@@ -85,7 +85,7 @@ def architectures(space, count=6):
 
 
 def evaluator(space, network, task=None, bn="recalibrate"):
-    return SharedWeights(space, network, task or ImageClassification(), VALIDATION, CALIBRATION, bn)
+    return Scorer(space, network, task or ImageClassification(), VALIDATION, CALIBRATION, bn)
 
 
 def test_scores_agree_with_the_slow_way(space):
@@ -139,7 +139,7 @@ def test_nothing_but_batch_norm_is_in_training(space, bn):
 
 def test_batch_reads_no_calibration(space):
     network, (architecture, *_) = supernet(space), architectures(space)
-    without = SharedWeights(space, network, ImageClassification(), VALIDATION, [], "batch")
+    without = Scorer(space, network, ImageClassification(), VALIDATION, [], "batch")
     assert without(architecture) == evaluator(space, network, bn="batch")(architecture)
 
 
@@ -216,7 +216,7 @@ def test_the_carry_goes_through_validation_alone(space):
         assert carries == [(None, False), (None, False), (None, True), (1, True), (2, True)]
 
 
-class FromTable(SharedWeights):
+class FromTable(Scorer):
     table: dict[int, float]
 
     def __call__(self, architecture):
@@ -251,27 +251,27 @@ def same(batches, others):
 
 def test_of_takes_the_architecture_part_and_training_batches(space):
     data = Digits(batch_size=100)
-    evaluate = SharedWeights.of(Module(space), data, n_calibration=3)
+    evaluate = Scorer.of(Module(space), data, n_calibration=3)
     assert same(evaluate.validation, data.evaluation("architecture"))
     assert same(evaluate.calibration, [data.stream("weights", 3).get(index) for index in range(3)])
-    assert len(SharedWeights.of(Module(space), data, n_calibration=100).calibration) == 719 // 100  # one pass at most
+    assert len(Scorer.of(Module(space), data, n_calibration=100).calibration) == 719 // 100  # one pass at most
     assert evaluate.bn == "recalibrate"
-    by_the_batch = SharedWeights.of(Module(space, "batch"), data)
+    by_the_batch = Scorer.of(Module(space, "batch"), data)
     assert (by_the_batch.bn, by_the_batch.calibration) == ("batch", [])
 
 
 @pytest.mark.parametrize("n_batches", [1, 3, 7])
 def test_of_some_batches_spreads_them_evenly_over_the_part(space, n_batches):
     data = Digits(batch_size=100)
-    batches = SharedWeights.of(Module(space), data, n_batches).validation
+    batches = Scorer.of(Module(space), data, n_batches).validation
     assert [len(labels) for _, labels in batches] == [100] * n_batches
     whole, some = (torch.cat([images for images, _ in part]) for part in (data.evaluation("architecture"), batches))
     positions = [next(k for k, one in enumerate(whole) if torch.equal(one, image)) for image in some]
     apart = 718 / len(positions)
     assert positions == [math.floor(k * apart) for k in range(len(positions))]
-    assert same(batches, SharedWeights.of(Module(space), data, n_batches).validation)
+    assert same(batches, Scorer.of(Module(space), data, n_batches).validation)
 
 
 def test_of_more_batches_than_there_are_is_the_whole_part(space):
     data = Digits(batch_size=100)
-    assert same(SharedWeights.of(Module(space), data, 9).validation, data.evaluation("architecture"))
+    assert same(Scorer.of(Module(space), data, 9).validation, data.evaluation("architecture"))

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_nas.controllers import LSTMController
 from lightning_nas.data import DataModule, Digits
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.files import config_folder
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.operations.normalization import batch_norms
@@ -444,7 +444,7 @@ class Asked:
             self.bn.append((evaluator.bn, len(evaluator.calibration)))
             return self.score(architecture)
 
-        monkeypatch.setattr(SharedWeights, "__call__", score)
+        monkeypatch.setattr(Scorer, "__call__", score)
 
     def score(self, architecture):
         return sum(option * 0.1**k for k, option in enumerate(architecture))

@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import SharedWeights
+from lightning_nas.evaluators import Scorer
 from lightning_nas.methods import Method, RandomSearchWS
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, NASBench201
@@ -238,7 +238,7 @@ class Lookup:
             self.asked.append((architecture, evaluator.validation))
             return (self.true if len(evaluator.validation) == 6 else self.noisy)[architecture]
 
-        monkeypatch.setattr(SharedWeights, "__call__", score)
+        monkeypatch.setattr(Scorer, "__call__", score)
 
     def asked_on(self, n_batches):
         return [architecture for architecture, batches in self.asked if len(batches) == n_batches]

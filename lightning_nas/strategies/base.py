@@ -1,0 +1,76 @@
+"""``Strategy`` and ``Trial``: which architecture to try next, from what became of those before."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.specs import Configurable
+
+Status = Literal["done", "diverged", "out of memory", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """An architecture that was evaluated.
+
+    Attributes:
+        number: of the trial, from 0, in the order in which the strategy was asked.
+        architecture: what was evaluated.
+        score: what decides between architectures, higher is better; -inf unless the trial is done.
+        metrics: further figures by name, each name saying how it was measured.
+        cost: seconds that the trial took, or would have taken.
+        status: ``done``, or what went wrong.
+        reason: why it is not done.
+    """
+
+    number: int
+    architecture: Architecture
+    score: float
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    cost: float = 0.0
+    status: Status = "done"
+    reason: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done" and math.isfinite(self.score)
+
+
+class Strategy(Configurable):
+    """Decides which architectures are tried. A subclass takes its settings in ``__init__``.
+
+    What :meth:`ask` returns is a function of the seed, the number of the trial and the trials told so far, so that a
+    search is resumed by telling the trials that it has on file. It needs neither networks nor Lightning::
+
+        strategy = AgingEvolution(population=10, sample=3).begin(space, seed=0)
+        for number in range(100):
+            (architecture,) = strategy.ask()
+            strategy.tell([Trial(number, architecture, score(architecture))])
+    """
+
+    space: Space
+    seed: int
+
+    def begin(self, space: Space, seed: int = 0) -> Self:
+        """Starts a search in a space, anew if there was one before. Returns itself."""
+        self.space, self.seed = space, seed
+        self.n_asked = 0
+        return self
+
+    def ask(self, n: int = 1) -> list[Architecture]:
+        """The architectures to try next; trials told in between make for better ones."""
+        architectures = []
+        for number in range(self.n_asked, self.n_asked + n):
+            architectures.append(self.propose(number))
+        self.n_asked += n
+        return architectures
+
+    def propose(self, number: int) -> Architecture:
+        """The architecture of the trial of this number."""
+        raise NotImplementedError
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """What became of trials, in the order in which they ended."""
+        raise NotImplementedError
