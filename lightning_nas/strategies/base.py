@@ -61,11 +61,9 @@ class Strategy(Configurable):
 
     def ask(self, n: int = 1) -> list[Architecture]:
         """The architectures to try next; trials told in between make for better ones."""
-        architectures = []
-        for number in range(self.n_asked, self.n_asked + n):
-            architectures.append(self.propose(number))
+        first = self.n_asked
         self.n_asked += n
-        return architectures
+        return [self.propose(number) for number in range(first, first + n)]
 
     def propose(self, number: int) -> Architecture:
         """The architecture of the trial of this number."""

@@ -1,0 +1,43 @@
+"""What an architecture is worth: the estimate that a search of many trials asks for."""
+
+import dataclasses
+from typing import Any
+
+from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.specs import Configurable
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured of one architecture.
+
+    Attributes:
+        score: what decides between architectures, higher is better; not a number where training diverged.
+        metrics: figures by name, each name saying how it was measured.
+        cost: seconds that it took, or would have taken.
+    """
+
+    score: float
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    cost: float = 0.0
+
+
+class Evaluator(Configurable):
+    """Evaluates architectures of one space. A subclass takes its settings in ``__init__``, where nothing heavy happens,
+    so that a worker process builds its own from the spec."""
+
+    def open(self, space: Space, data: Any, seed: int = 0) -> None:
+        """Gets ready, once per process.
+
+        Args:
+            space: whose architectures will be asked for.
+            data: the data module; None where there is none.
+            seed: of everything random in evaluations, together with the number of the trial.
+
+        Raises:
+            SettingError: if the evaluator cannot serve this space, or needs data.
+        """
+
+    def __call__(self, architecture: Architecture, number: int) -> Evaluation:
+        """The evaluation of one architecture, in the trial of this number. Whatever it raises makes a failed trial."""
+        raise NotImplementedError
