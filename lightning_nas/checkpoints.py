@@ -8,7 +8,7 @@ import lightning_nas.methods
 import lightning_nas.retrain  # noqa: F401  # what is imported can be rebuilt
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
-from lightning_nas.methods import Method
+from lightning_nas.methods import OneShotMethod
 from lightning_nas.module import NetworkModule
 from lightning_nas.specs import Configurable, class_path, subclasses
 
@@ -43,7 +43,7 @@ def _class_paths(value: Any) -> list[str]:
     return [path for item in value for path in _class_paths(item)] if isinstance(value, list) else []
 
 
-def load_search(path: str) -> tuple[Method, DataModule]:
+def load_search(path: str) -> tuple[OneShotMethod, DataModule]:
     """A search with its network, in evaluation mode, and its data, ready to be asked for batches.
 
     Raises:
@@ -53,7 +53,7 @@ def load_search(path: str) -> tuple[Method, DataModule]:
     if "data" not in settings:
         raise SettingError(f"ckpt_path: {path} does not say on which data it was trained")
     module, data = NetworkModule.build(settings["model"]), DataModule.build(settings["data"])
-    if not isinstance(module, Method):
+    if not isinstance(module, OneShotMethod):
         raise SettingError(f"ckpt_path: {path} is of a {type(module).__name__}, no search")
     data.prepare_data()
     restore(module, data, path)

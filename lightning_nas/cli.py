@@ -23,8 +23,9 @@ from lightning_nas.checkpoints import restore
 from lightning_nas.controllers import Controller
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, one_line
-from lightning_nas.methods import Method
-from lightning_nas.module import NetworkModule
+from lightning_nas.lr_schedules import LRSchedule
+from lightning_nas.methods import Method, OneShotMethod
+from lightning_nas.module import Module
 from lightning_nas.spaces import Space
 from lightning_nas.specs import class_path, concrete, subclasses
 from lightning_nas.tasks import Task
@@ -37,7 +38,7 @@ class Trainer(pl.Trainer):
 
     def derive(
         self,
-        model: Method,
+        model: OneShotMethod,
         datamodule: DataModule,
         ckpt_path: str,
         n_random: int = 20,
@@ -67,7 +68,14 @@ class CommandLine(LightningCLI):
         args: the command and its arguments.
     """
 
-    BASES = {"model": NetworkModule, "data": DataModule, "space": Space, "task": Task, "controller": Controller}  # noqa: RUF012
+    BASES = {  # noqa: RUF012
+        "model": Module,
+        "data": DataModule,
+        "space": Space,
+        "task": Task,
+        "controller": Controller,
+        "lr_schedule": LRSchedule,
+    }
 
     def __init__(self, args: Sequence[str]) -> None:
         self.command = args[0]
@@ -81,7 +89,7 @@ class CommandLine(LightningCLI):
 
     def _start(self, args: Sequence[str]) -> None:
         super().__init__(
-            NetworkModule,
+            Module,
             DataModule,
             save_config_kwargs={"overwrite": True},
             trainer_class=Trainer,
@@ -140,7 +148,7 @@ class CommandLine(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         if self.command == "test" and isinstance(self.model, Method):
             raise SettingError("test: a search has no test figures; derive its architecture, retrain it and test that")
-        if self.command == "derive" and not isinstance(self.model, Method):
+        if self.command == "derive" and not isinstance(self.model, OneShotMethod):
             raise SettingError("derive: the checkpoint is of a retraining; only a search has something to derive")
         if not self.model.automatic_optimization and settings["gradient_clip_val"] is not None:
             raise SettingError("trainer.gradient_clip_val: a search clips by itself; set model.gradient_clip")
@@ -187,7 +195,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
 
 
-def wandb_logger(folder: Path, module: NetworkModule) -> WandbLogger:
+def wandb_logger(folder: Path, module: Module) -> WandbLogger:
     """A W&B run in the run's folder; offline where there is no account, and never a question."""
     if "WANDB_MODE" not in os.environ and not has_wandb_account():
         os.environ["WANDB_MODE"] = "offline"

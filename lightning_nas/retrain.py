@@ -1,17 +1,16 @@
 """Training one architecture from scratch: what the figures of a paper are measured on."""
 
-import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lightning_nas.architecture import load_architecture
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.module import NetworkModule, scheduled_drop_path
-from lightning_nas.spaces.base import DropPath
+from lightning_nas.lr_schedules import Cosine, LRSchedule
+from lightning_nas.module import NetworkModule
 from lightning_nas.tasks import Task
 
 
@@ -31,9 +30,8 @@ class Retrain(NetworkModule):
         seed: of everything random in the training.
         train_on: ``all`` training images, as papers do, without validation; or the ``weights`` part alone, validated on
             the architecture part, to tune settings without touching the test part.
-        lr: of SGD at its highest; it changes from epoch to epoch.
-        lr_min: where the cosine ends with the trainer's ``max_epochs``.
-        warmup_epochs: at the start, in which the learning rate grows linearly to ``lr``.
+        lr: of SGD at its highest.
+        lr_schedule: how it changes; None: a cosine to 0.
         momentum: of SGD.
         nesterov: whether the momentum is Nesterov's.
         weight_decay: of SGD.
@@ -51,8 +49,7 @@ class Retrain(NetworkModule):
         seed: int = 0,
         train_on: Literal["all", "weights"] = "all",
         lr: float = 0.025,
-        lr_min: float = 0.0,
-        warmup_epochs: int = 0,
+        lr_schedule: LRSchedule | None = None,
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 3e-4,
@@ -67,10 +64,6 @@ class Retrain(NetworkModule):
             raise SettingError(f"model.drop_path_schedule: linear or scheduled, got {drop_path_schedule!r}")
         if lr <= 0:
             raise SettingError(f"model.lr: above 0, got {lr}")
-        if not 0 <= lr_min <= lr:
-            raise SettingError(f"model.lr_min: from 0 to model.lr ({lr}), got {lr_min}")
-        if warmup_epochs < 0:
-            raise SettingError(f"model.warmup_epochs: 0 or more, got {warmup_epochs}")
         if nesterov and not momentum:
             raise SettingError("model.nesterov: needs model.momentum above 0")
         self.found = load_architecture(architecture)
@@ -78,7 +71,7 @@ class Retrain(NetworkModule):
         space = self.found.space.restrict(self.found.architecture)
         super().__init__(space, "final", Task.build(task), network, inputs, seed)
         self.train_on = train_on
-        self.lr, self.lr_min, self.warmup_epochs = lr, lr_min, warmup_epochs
+        self.lr, self.lr_schedule = lr, LRSchedule.build(lr_schedule or Cosine())
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.drop_path, self.drop_path_schedule = drop_path, drop_path_schedule
 
@@ -92,26 +85,28 @@ class Retrain(NetworkModule):
         return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        forward = partial(self.network, drop_path=self.drop_probability(batch_idx))
-        loss, _ = self.task.loss(forward, batch["weights"], None, self.train_metrics)
+        loss = self.loss(self.with_drop_path(batch_idx), batch["weights"], "weights", self.train_metrics, advance=True)
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
         return loss
 
-    def drop_probability(self, batch_idx: int) -> DropPath:
-        """Of drop-path at this step of the epoch."""
-        if self.drop_path_schedule == "linear":
-            return self.drop_path * self.current_epoch / self.n_epochs
+    def with_drop_path(self, batch_idx: int) -> Callable[..., Any]:
+        """The network with drop-path as it is at this step of the epoch."""
+        if self.drop_path and self.drop_path_schedule == "linear":
+            return partial(self.network, drop_path=self.drop_path * self.current_epoch / self.n_epochs)
         done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / self.n_epochs
-        return scheduled_drop_path(self.drop_path, done)
+        return self.dropping_paths(done)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        loss, _ = self.task.loss(self.network, batch, None, self.val_metrics)
+        loss = self.loss(self.network, batch, "validation", self.val_metrics, advance=True)
         self.log("val/loss", loss, sync_dist=True)
         self.log_dict({f"val/{name}": metric for name, metric in self.val_metrics.items()}, prog_bar=True)
 
+    def on_test_epoch_start(self) -> None:
+        self.carries.pop("test", None)
+
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.task.loss(self.network, batch, None, self.test_metrics)
+        self.loss(self.network, batch, "test", self.test_metrics, advance=True)
         self.log_dict({f"test/{name}": metric for name, metric in self.test_metrics.items()})
 
     def on_test_epoch_end(self) -> None:
@@ -121,19 +116,5 @@ class Retrain(NetworkModule):
         self.log_dict({"n_params": float(figures.n_params), "flops": float(figures.flops)})
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-        )
-        warmup = self.warmup_epochs
-
-        def factor(epoch: int) -> float:
-            if epoch < warmup:
-                return (epoch + 1) / (warmup + 1)
-            cosine = math.cos(math.pi * (epoch - warmup) / max(1, self.n_epochs - warmup))
-            return (self.lr_min + (self.lr - self.lr_min) * (1 + cosine) / 2) / self.lr
-
-        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
+        weights, schedule = self.sgd()
+        return [weights], [schedule]

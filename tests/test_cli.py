@@ -97,7 +97,7 @@ def test_every_configuration_runs(config):
         (["--model=DART"], "model", "DARTS"),
         (["--data=Digit"], "data", "Digits"),
         (["--model.lr=abc"], "model.lr", "float"),
-        (["--model.lrr=1"], "lrr", "lr_min"),
+        (["--model.lrr=1"], "lrr", "lr_schedule"),
         (["--model.order=third"], "model.order", "finite_difference"),
         (["--model.space.nodes=99"], "model.space.nodes", "between 1 and 16"),
         (["--model.network.channels=x"], "model.network.channels", "int"),

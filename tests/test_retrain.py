@@ -13,6 +13,7 @@ from lightning_nas.architecture import load_architecture
 from lightning_nas.callbacks import Interruption
 from lightning_nas.data import Digits, ImageData
 from lightning_nas.errors import SettingError
+from lightning_nas.lr_schedules import Cosine
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.retrain import Retrain
 from lightning_nas.seeding import derive_seed
@@ -83,10 +84,16 @@ def test_drop_path_grows_linearly_and_the_rate_falls_by_a_cosine():
     ("settings", "expected"),
     [
         ({"lr": 0.1}, [0.1 * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]),
-        ({"lr": 0.1, "lr_min": 0.02}, [0.02 + 0.08 * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]),
-        ({"lr": 0.3, "warmup_epochs": 2}, [0.1, 0.2, 0.3, 0.225, 0.075]),  # the cosine's three epochs: 1, 3/4, 1/4
-        ({"lr": 0.3, "lr_min": 0.1, "warmup_epochs": 2}, [0.1, 0.2, 0.3, 0.25, 0.15]),
-        ({"lr": 0.6, "warmup_epochs": 5}, [0.1, 0.2, 0.3, 0.4, 0.5]),
+        (
+            {"lr": 0.1, "lr_schedule": Cosine(0.02)},
+            [0.02 + 0.08 * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)],
+        ),
+        (
+            {"lr": 0.3, "lr_schedule": Cosine(warmup_epochs=2)},
+            [0.1, 0.2, 0.3, 0.225, 0.075],
+        ),  # the cosine's three epochs: 1, 3/4, 1/4
+        ({"lr": 0.3, "lr_schedule": Cosine(0.1, 2)}, [0.1, 0.2, 0.3, 0.25, 0.15]),
+        ({"lr": 0.6, "lr_schedule": Cosine(warmup_epochs=5)}, [0.1, 0.2, 0.3, 0.4, 0.5]),
     ],
 )
 def test_rates_of_the_epochs(settings, expected):
@@ -117,18 +124,18 @@ def test_scheduled_drop_path_grows_with_the_steps_and_the_depth(make, n_cells):
 def slow_training(module, epochs, steps, clip=math.inf):
     """The network's state after each step of SGD by hand, with the settings of a new module."""
     network, stream, velocity, states = module.network.double(), digits().stream("train", module.seed), {}, []
-    smooth = module.task.label_smoothing
+    smooth, schedule = module.task.label_smoothing, module.lr_schedule
 
     def dropped(depth, epoch, step):
         linear, t = epoch / epochs, (epoch * steps + step) / (epochs * steps)
         return module.drop_path * (linear if module.drop_path_schedule == "linear" else t * depth)
 
     for epoch in range(epochs):
-        if epoch < module.warmup_epochs:
-            lr = module.lr * (epoch + 1) / (module.warmup_epochs + 1)
+        if epoch < schedule.warmup_epochs:
+            lr = module.lr * (epoch + 1) / (schedule.warmup_epochs + 1)
         else:
-            angle = math.pi * (epoch - module.warmup_epochs) / (epochs - module.warmup_epochs)
-            lr = module.lr_min + (module.lr - module.lr_min) * (1 + math.cos(angle)) / 2
+            angle = math.pi * (epoch - schedule.warmup_epochs) / (epochs - schedule.warmup_epochs)
+            lr = schedule.minimum + (module.lr - schedule.minimum) * (1 + math.cos(angle)) / 2
         for step in range(steps):
             torch.manual_seed(derive_seed(module.seed, "step", epoch, step, 0))
             images, labels = stream.get(epoch * len(stream) + step)
@@ -160,7 +167,7 @@ DOUBLE = {"precision": "64-true"}  # so that all differences are of meaning, not
         ({}, None),
         ({"nesterov": True, "lr": 0.1}, None),
         ({"momentum": 0.0, "weight_decay": 0.1}, None),
-        ({"warmup_epochs": 1, "lr_min": 0.01, "lr": 0.1}, None),
+        ({"lr_schedule": Cosine(0.01, 1), "lr": 0.1}, None),
         ({"lr": 0.1}, 0.05),
         ({"task": ImageClassification(label_smoothing=0.3), "lr": 0.1}, None),
         ({"drop_path": 0.5}, None),
@@ -253,7 +260,10 @@ class Stop(pl.Callback):
     ("make", "averages"),
     [
         (partial(retrain, drop_path=0.5), []),  # random in every step
-        (partial(tiny, drop_path=0.5, drop_path_schedule="scheduled", warmup_epochs=1), [EMAWeightAveraging]),
+        (
+            partial(tiny, drop_path=0.5, drop_path_schedule="scheduled", lr_schedule=Cosine(warmup_epochs=1)),
+            [EMAWeightAveraging],
+        ),
     ],
     ids=["plain", "averaged"],
 )
@@ -354,9 +364,6 @@ def test_learns_the_digits():
         ({"drop_path_schedule": "cosine"}, "drop_path_schedule"),
         ({"train_on": "test"}, "train_on"),
         ({"lr": 0.0}, "lr"),
-        ({"lr": 0.1, "lr_min": 0.2}, "lr_min"),
-        ({"lr_min": -0.1}, "lr_min"),
-        ({"warmup_epochs": -1}, "warmup_epochs"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov"),
     ],
 )

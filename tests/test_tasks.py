@@ -104,7 +104,7 @@ def test_the_reward_is_the_accuracy_on_the_batch_without_a_gradient():
         return logits
 
     for labels, right in ((LABELS, 2), ([0, 1, 2, 0], 4), ([1, 0, 0, 2], 0)):
-        reward = ImageClassification(label_smoothing=0.3).reward(forward, (IMAGES, torch.tensor(labels)))
+        reward, _ = ImageClassification(label_smoothing=0.3).reward(forward, (IMAGES, torch.tensor(labels)))
         assert reward.shape == ()
         assert reward.item() == pytest.approx(right / 4)
         assert not reward.requires_grad

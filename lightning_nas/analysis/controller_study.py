@@ -28,7 +28,7 @@ from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Scorer
 from lightning_nas.files import write_whole
-from lightning_nas.methods import ENAS, Method
+from lightning_nas.methods import ENAS, OneShotMethod
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces import Architecture
 
@@ -167,7 +167,12 @@ def effective_rank(hidden: Tensor) -> float:
 
 
 def study_controller(
-    method: Method, data: DataModule, folder: Path, n_architectures: int = 100, n_batches: int = 4, epochs: int = 0
+    method: OneShotMethod,
+    data: DataModule,
+    folder: Path,
+    n_architectures: int = 100,
+    n_batches: int = 4,
+    epochs: int = 0,
 ) -> ControllerStudy:
     """Compares the policy of a search with an untrained one, the same that the search began with, and with random.
 

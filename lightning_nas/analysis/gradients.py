@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
-from lightning_nas.methods import DARTS, Method
+from lightning_nas.methods import DARTS, OneShotMethod
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
 
@@ -41,7 +42,7 @@ class Agreement:
         return "\n".join(lines)
 
 
-def gradient_agreement(method: Method, data: DataModule, n_batches: int, n_shuffles: int) -> Agreement:
+def gradient_agreement(method: OneShotMethod, data: DataModule, n_batches: int, n_shuffles: int) -> Agreement:
     """Measures on the first batches of the architecture part. The search is left as it was.
 
     Args:
@@ -62,15 +63,22 @@ def gradient_agreement(method: Method, data: DataModule, n_batches: int, n_shuff
     jobs = [batches]
     for number in range(n_shuffles):
         generator = torch.Generator().manual_seed(derive_seed(method.seed, "shuffled labels", number))
-        jobs.append([(x, labels[torch.randperm(len(labels), generator=generator)]) for x, labels in batches])
+        jobs.append([_with_shuffled_targets(batch, generator) for batch in batches])
     with tqdm(total=n_batches * len(jobs), desc="Gradients", leave=False) as progress:
         real, *shuffled = [_cosines([_gradient(method, batch, progress) for batch in job]) for job in jobs]
     return Agreement(real, list(itertools.chain(*shuffled)), len(batches[0][1]))
 
 
+def _with_shuffled_targets(batch: Any, generator: torch.Generator) -> Any:
+    """The batch with its second part, labels or the words that follow, in a random order."""
+    targets = batch[1].flatten()[torch.randperm(batch[1].numel(), generator=generator)].view_as(batch[1])
+    parts = [batch[0], targets, *batch[2:]]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+
+
 def _gradient(method: DARTS, batch: Any, progress: tqdm) -> Tensor:
     with batch_statistics(method.network):
-        loss = method.loss(method.network, method.gates(), batch, "architecture")
+        loss = method.loss(partial(method.network, gates=method.gates()), batch, "architecture")
         gradient = torch.autograd.grad(loss, method.alphas)[0]
     progress.update()
     return gradient[method.present]

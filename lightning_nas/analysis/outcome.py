@@ -12,7 +12,7 @@ from lightning_nas.analysis.draw import draw_architecture, draw_scores, draw_wei
 from lightning_nas.analysis.profile import Profile, profile
 from lightning_nas.architecture import Found
 from lightning_nas.evaluators import Scorer
-from lightning_nas.methods.base import Method, SamplingMethod
+from lightning_nas.methods.base import OneShotMethod, SamplingMethod
 from lightning_nas.seeding import derive_seed
 
 
@@ -61,7 +61,7 @@ class Outcome:
         return "\n".join(lines)
 
 
-def conclude(method: Method, data: Any, folder: Path, n_random: int) -> Outcome:
+def conclude(method: OneShotMethod, data: Any, folder: Path, n_random: int) -> Outcome:
     """Takes the method's best architecture, compares it with random ones and writes files.
 
     ``architecture.json``, ``architecture.svg``, ``weights.svg`` where the method weighs options, ``candidates.csv``
@@ -120,7 +120,7 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _table(path: Path, method: Method, score: str, rows: list[list[Any]]) -> None:
+def _table(path: Path, method: OneShotMethod, score: str, rows: list[list[Any]]) -> None:
     """Rows of (origin, score, architecture)."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_nas.analysis.draw import draw_architecture, draw_weights
 from lightning_nas.errors import SettingError
 from lightning_nas.files import find_config
-from lightning_nas.methods.base import Method
+from lightning_nas.methods.base import OneShotMethod
 from lightning_nas.retrain import Retrain
 from lightning_nas.spaces import Architecture
 
@@ -50,13 +50,13 @@ class ArchitectureLogger(Callback):
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for it involves all ranks
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, Method) and not trainer.sanity_checking:
+        if isinstance(pl_module, OneShotMethod) and not trainer.sanity_checking:
             # reading a metric may average it over all ranks, so all of them have to
             self.score = float(trainer.callback_metrics[f"val/supernet_{pl_module.task.score}"])
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, Method) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not isinstance(pl_module, OneShotMethod) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         epoch, folder, best = trainer.current_epoch, self.folder, pl_module.best()
         if best is None:
@@ -77,7 +77,9 @@ class ArchitectureLogger(Callback):
             writer.writerow([epoch, score, *names.values()])
         self.rows.append([epoch, score, *names.values()])
 
-    def _draw(self, trainer: Trainer, method: Method, architecture: Architecture, folder: Path, prefix: str) -> None:
+    def _draw(
+        self, trainer: Trainer, method: OneShotMethod, architecture: Architecture, folder: Path, prefix: str
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         caption = f"{type(method).__name__}, epoch {trainer.current_epoch}"
         weights = method.choice_weights()
@@ -102,7 +104,7 @@ class ArchitectureLogger(Callback):
         if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
             return
         folder = self.folder
-        if isinstance(pl_module, Method):
+        if isinstance(pl_module, OneShotMethod):
             from lightning_nas.analysis.outcome import conclude
 
             outcome = conclude(pl_module, trainer.datamodule, folder, self.n_random)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
 from lightning_nas.data.penn_treebank import PennTreebank
 from lightning_nas.data.py_docs import PyDocs
-from lightning_nas.data.text import TextData
+from lightning_nas.data.text import TextData, Window
 from lightning_nas.data.text_files import TextFiles
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Stream",
     "TextData",
     "TextFiles",
+    "Window",
 ]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,22 @@ from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
 END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
-Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class Window(NamedTuple):
+    """A batch: T tokens of N columns of a text.
+
+    Attributes:
+        tokens: ``(T, N)``.
+        targets: ``(T, N)``, the tokens one further in the text.
+        first: ``(T,)``, true at the first token of a pass alone: there a carry starts from zeros.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    first: Tensor
+
+
 SPLITS = {"weights": "train", "architecture": "valid", "train": "train", "test": "test"}
 """Which text a part is."""
 
@@ -80,11 +96,7 @@ def varied_cuts(length: int, bptt: int, seed: int) -> list[int]:
 
 
 class Windows(Dataset):
-    """A pass over columns ``(L, N)``, in windows that begin and end at ``cuts``.
-
-    A window of T tokens is ``tokens (T, N)``, ``targets (T, N)``, which are the tokens one further in the text, and
-    ``first (T,)``, true at the first token of the pass alone: there a carry starts from zeros.
-    """
+    """A pass over columns ``(L, N)``, in windows that begin and end at ``cuts``."""
 
     def __init__(self, columns: Tensor, cuts: Sequence[int]) -> None:
         self.columns, self.cuts = columns, cuts
@@ -92,11 +104,12 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return len(self.cuts) - 1
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Window:
         begin, end = self.cuts[number], self.cuts[number + 1]
         first = torch.arange(begin, end) == 0
         # copies: a worker hands over the memory behind a tensor, which for a slice is the whole text
-        return self.columns[begin:end].clone(), self.columns[begin + 1 : end + 1].clone(), first
+        tokens, targets = self.columns[begin:end].clone(), self.columns[begin + 1 : end + 1].clone()
+        return Window(tokens, targets, first)
 
 
 class TextStream:
@@ -121,7 +134,7 @@ class TextStream:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def get(self, index: int) -> Batch:
+    def get(self, index: int) -> Window:
         number, window = divmod(index, len(self))
         if number != self._pass:
             self._pass, self._windows = number, self._cut(number)
@@ -133,10 +146,9 @@ class TextData(DataModule):
 
     The weights part is the training text and the architecture part the validation text. ``train`` is the training text
     too: published language models are never trained on the validation text. The training text is read in windows of
-    random length, over which a method scales its learning rate: by ``len(tokens) / data.bptt`` (Merity, Keskar, Socher
-    2018). All else is read in windows of ``bptt``.
+    random length, by which the learning rate is scaled. All else is read in windows of ``bptt``.
 
-    Batches are those of :class:`Windows`; every stream has its own ``first``, and needs its own carry.
+    Batches are :class:`Window`; every stream has its own ``first``, and needs its own carry.
 
     Args:
         batch_size: columns per device.
@@ -193,7 +205,7 @@ class TextData(DataModule):
 
     @cached_property
     def inputs(self) -> dict[str, int]:  # type: ignore[override]
-        return {"vocabulary": len(self.vocabulary)}
+        return {"vocabulary": len(self.vocabulary), "bptt": self.bptt}
 
     def tokens(self, part: str) -> Tensor:
         """The text of a part as numbers of its words, ``(n,)``."""

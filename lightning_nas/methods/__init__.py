@@ -1,8 +1,8 @@
 """Search methods, one file each."""
 
-from lightning_nas.methods.base import Method
+from lightning_nas.methods.base import Method, OneShotMethod
 from lightning_nas.methods.darts import DARTS
 from lightning_nas.methods.enas import ENAS
 from lightning_nas.methods.random_search_ws import RandomSearchWS
 
-__all__ = ["DARTS", "ENAS", "Method", "RandomSearchWS"]
+__all__ = ["DARTS", "ENAS", "Method", "OneShotMethod", "RandomSearchWS"]

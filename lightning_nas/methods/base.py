@@ -1,4 +1,4 @@
-"""What all search methods share: explicit gradients, streams with carries, and the search network's validation."""
+"""What search methods share: explicit gradients, and the validation of a network that holds all architectures."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,19 +8,43 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.shared_weights import Statistics
-from lightning_nas.module import NetworkModule
+from lightning_nas.module import Module, NetworkModule
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.spaces.base import Architecture, Gates, Space
-from lightning_nas.tasks import Carry, Task
+from lightning_nas.tasks import Task
 
 
-class Method(NetworkModule):
-    """A search. A subclass owns what is learnt about architectures and says how gates come from it.
+class Method(Module):
+    """A search: it finds an architecture of a space.
+
+    Attributes:
+        space: the search space.
+        seed: of everything random in the search.
+    """
+
+    space: Space
+    seed: int
+
+    def best(self) -> Architecture | None:
+        """The architecture that the search would return now; None where it takes a look at data to say."""
+        return None
+
+    def choice_weights(self) -> list[list[float]] | None:
+        """For each choice the weight of each option, for pictures; None where the method has none."""
+        return None
+
+    def schedule(self, data: DataModule) -> Any:
+        """What is trained on: what a trainer gets for training batches."""
+        raise NotImplementedError
+
+
+class OneShotMethod(NetworkModule, Method):
+    """A search in one network that holds all architectures. A subclass owns what is learnt about architectures and says
+    how gates come from it.
 
     It implements ``training_step`` (one call per step of its schedule, all of its updates inside), :meth:`gates` or
     ``validation_step``, :meth:`best` or :meth:`choose`, and ``configure_optimizers``, and may override
@@ -34,7 +58,7 @@ class Method(NetworkModule):
         inputs: what the network must know of the data; None: asked of the data module.
         seed: of everything random in the search.
         bn: how BatchNorm normalises where single architectures are scored under the shared weights. ``recalibrate``: by
-            statistics of the architecture's own, taken on training images; ``batch``: by the batch, as reference
+            statistics of the architecture's own, taken on training batches; ``batch``: by the batch, as reference
             implementations do.
     """
 
@@ -55,7 +79,6 @@ class Method(NetworkModule):
             raise SettingError(f"model.bn: {' or '.join(get_args(Statistics))}, got {bn!r}")
         self.bn = bn
         self.automatic_optimization = False
-        self.carries: dict[str, Carry] = {}
 
     # -- what a method defines ---------------------------------------------------------------------------------------
 
@@ -63,23 +86,15 @@ class Method(NetworkModule):
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
 
-    def best(self) -> Architecture | None:
-        """The architecture that the search would return now; None where it takes a look at data to say."""
-        return None
-
     def choose(self, data: DataModule) -> tuple[Architecture, dict[Architecture, float]]:
         """The architecture that the finished search returns, and the scores of the candidates that it looked at."""
         best = self.best()
         assert best is not None  # a method that does not know its best overrides this
         return best, {}
 
-    def choice_weights(self) -> list[list[float]] | None:
-        """For each choice the weight of each option, for pictures; None where the method has none."""
-        return None
-
     def schedule(self, data: DataModule) -> Schedule:
-        """What is trained on: by default a batch of weights and architecture part side by side in every step; one epoch
-        is a pass over the weights part."""
+        """By default a batch of weights and architecture part side by side in every step; one epoch is a pass over the
+        weights part."""
         streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
         return Schedule(streams, len(streams["weights"]), self.position, num_workers=data.num_workers)
 
@@ -90,21 +105,6 @@ class Method(NetworkModule):
             raise MisconfigurationException(
                 "trainer.precision: 16-mixed scales the loss, which explicit gradients do not undo; take bf16-mixed"
             )
-
-    def loss(
-        self,
-        network: Callable[..., Any],
-        gates: Gates,
-        batch: Any,
-        stream: str,
-        metrics: MetricCollection | None = None,
-        advance: bool = False,
-    ) -> Tensor:
-        """The task's loss of the network under ``gates``; ``advance`` keeps the carry for the stream's next batch."""
-        loss, carry = self.task.loss(partial(network, gates=gates), batch, self.carries.get(stream), metrics)
-        if advance:
-            self.carries[stream] = carry
-        return loss
 
     def apply_gradients(
         self,
@@ -154,7 +154,8 @@ class Method(NetworkModule):
         gradients: list[Tensor | None] = [None] * len(parameters)
         for number, each in enumerate(gates, start=1):  # one graph at a time
             advance = number == len(gates)
-            loss = self.loss(network or self.network, each, batch, "weights", self.train_metrics, advance)
+            forward = partial(network or self.network, gates=each)
+            loss = self.loss(forward, batch, "weights", self.train_metrics, advance)
             new = torch.autograd.grad(loss / len(gates), parameters, allow_unused=True)
             gradients = [b if a is None else a if b is None else a + b for a, b in zip(gradients, new, strict=True)]
             losses.append(loss.detach())
@@ -167,7 +168,7 @@ class Method(NetworkModule):
         """Metrics of the weights' steps for the whole epoch; in every step, so that a resumed epoch has them too."""
         self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
 
-    # -- validation of the search network, and checkpoints -------------------------------------------------------------
+    # -- validation of the search network ----------------------------------------------------------------------------
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.validate_under(self.gates(), batch)
@@ -175,22 +176,12 @@ class Method(NetworkModule):
     def validate_under(self, gates: Gates, batch: Any) -> None:
         """Logs loss and metrics of the search network on a validation batch."""
         # "supernet": these are figures of the shared weights under some gates, not of a trained architecture
-        loss = self.loss(self.network, gates, batch, "validation", self.val_metrics, advance=True)
+        loss = self.loss(partial(self.network, gates=gates), batch, "validation", self.val_metrics, advance=True)
         self.log("val/supernet_loss", loss, sync_dist=True)
         self.log_dict({f"val/supernet_{name}": metric for name, metric in self.val_metrics.items()}, prog_bar=True)
 
-    def on_validation_epoch_start(self) -> None:
-        self.carries.pop("validation", None)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["carries"] = self.carries
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.carries = checkpoint["carries"]
-
-
-class SamplingMethod(Method):
+class SamplingMethod(OneShotMethod):
     """A search whose weights are trained on the paths of single architectures that it draws.
 
     In the end it compares ``n_candidates`` of them.

@@ -7,10 +7,12 @@ Differs from the released code:
 1. An architecture step leaves BatchNorm's running averages alone.
 2. Pools and their BatchNorm are computed once per state (the same numbers).
 3. The last, smaller batch of a pass is left out.
+4. The losses of an architecture step have the task's regularisers too; there, those of recurrent cells have not.
 """
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,7 +21,8 @@ from torch.func import functional_call
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.shared_weights import Statistics
-from lightning_nas.methods.base import Method
+from lightning_nas.lr_schedules import Cosine, LRSchedule
+from lightning_nas.methods.base import OneShotMethod
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Gates, Space
@@ -30,7 +33,7 @@ Loss = Callable[[Weights], Tensor]
 Order = Literal["first", "finite_difference", "exact"]
 
 
-class DARTS(Method):
+class DARTS(OneShotMethod):
     """Softmax-weighted operations, alphas and weights trained in turn.
 
     Args:
@@ -44,11 +47,13 @@ class DARTS(Method):
             one step of the weights, ``finite_difference`` by the paper's approximation, ``exact`` by automatic
             differentiation (several times slower).
         warmup_epochs: at the start, in which only weights are trained (paper: 0).
-        lr: of the weights, annealed by a cosine to ``lr_min`` over the trainer's ``max_epochs`` (released code).
-        lr_min: where the cosine ends.
+        lr: of the weights.
+        lr_schedule: how it changes; None: a cosine to .001 (released code; for recurrent cells a constant).
         momentum: of the weights' SGD.
         weight_decay: of the weights.
         gradient_clip: largest norm of the weights' gradient; None: not clipped.
+        unrolled_clip: the same for both gradients within the step that second order differentiates through (released
+            code: recurrent cells .25, image cells None).
         alphas_lr: of Adam on the alphas.
         alphas_betas: of Adam on the alphas.
         alphas_weight_decay: of the alphas.
@@ -65,10 +70,11 @@ class DARTS(Method):
         order: Order = "finite_difference",
         warmup_epochs: int = 0,
         lr: float = 0.025,
-        lr_min: float = 0.001,
+        lr_schedule: LRSchedule | None = None,
         momentum: float = 0.9,
         weight_decay: float = 3e-4,
         gradient_clip: float | None = 5.0,
+        unrolled_clip: float | None = None,
         alphas_lr: float = 3e-4,
         alphas_betas: tuple[float, float] = (0.5, 0.999),
         alphas_weight_decay: float = 1e-3,
@@ -79,8 +85,9 @@ class DARTS(Method):
             raise SettingError(f"model.space: DARTS cannot search {name}; {self.space.no_relaxation}")
         self.order = order
         self.warmup_epochs = warmup_epochs
-        self.lr, self.lr_min, self.momentum, self.weight_decay = lr, lr_min, momentum, weight_decay
-        self.gradient_clip = gradient_clip
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.lr_schedule = LRSchedule.build(lr_schedule or Cosine(0.001))
+        self.gradient_clip, self.unrolled_clip = gradient_clip, unrolled_clip
         self.alphas_lr, self.alphas_weight_decay = alphas_lr, alphas_weight_decay
         self.alphas_betas = (alphas_betas[0], alphas_betas[1])
         widest = max(len(choice.options) for choice in self.space.choices)
@@ -128,13 +135,15 @@ class DARTS(Method):
                     return functional_call(self.network, dict(at), args, kwargs)
 
                 with torch.random.fork_rng(devices=self._random_devices):  # all losses of a step see the same dropout
-                    return self.loss(network, self.gates(), batch[stream], stream)
+                    forward = partial(network, gates=self.gates())
+                    # the weights' carry stays: their own step goes on from it
+                    return self.loss(forward, batch[stream], stream, advance=stream == "architecture")
 
             return loss
 
         with batch_statistics(self.network):
             if self.order == "first":
-                loss = self.loss(self.network, self.gates(), batch["architecture"], "architecture")
+                loss = loss_on("architecture")(weights)
                 return loss.detach(), torch.autograd.grad(loss, self.alphas)[0]
             optimizer = self.optimizers()[0]  # type: ignore[index]
             (settings,) = optimizer.param_groups
@@ -151,6 +160,7 @@ class DARTS(Method):
                     if optimizer.state.get(weight, {}).get("momentum_buffer") is not None
                 },
                 exact=self.order == "exact",
+                clip=self.unrolled_clip,
             )
 
     @property
@@ -158,14 +168,11 @@ class DARTS(Method):
         return [self.device] if self.device.type == "cuda" else []
 
     def configure_optimizers(self) -> Any:
-        weights = torch.optim.SGD(
-            self.network.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        weights, schedule = self.sgd()
         alphas = torch.optim.Adam(
             [self.alphas], self.alphas_lr, self.alphas_betas, weight_decay=self.alphas_weight_decay
         )
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(weights, self.n_epochs, self.lr_min)
-        return [weights, alphas], [cosine]
+        return [weights, alphas], [schedule]
 
     def on_train_epoch_end(self) -> None:
         self.lr_schedulers().step()  # type: ignore[union-attr]
@@ -201,6 +208,7 @@ def unrolled_gradient(
     weight_decay: float,
     velocity: Weights,
     exact: bool,
+    clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The gradient of ``L_val(w′(α), α)`` with respect to α, ``w′ = w − ξ (µ v + ∇_w L_train(w, α) + λ w)``
     (paper, equations 6 to 8; momentum and weight decay as in the released code).
@@ -218,6 +226,9 @@ def unrolled_gradient(
         weight_decay: λ.
         velocity: µ v by name; where a name is missing it is zero.
         exact: by automatic differentiation instead of finite differences.
+        clip: the largest norm of ``∇_w L_train``, before the weight decay, and of g; None: not clipped. The factor κ by
+            which the former is shortened is taken as a constant, and multiplies the implicit term (released code of
+            recurrent cells).
 
     Returns:
         ``L_val(w′, α)`` and the gradient, shaped like ``alphas``.
@@ -228,21 +239,32 @@ def unrolled_gradient(
     used = [name for name, gradient in zip(names, gradients, strict=True) if gradient is not None]
     gradients = tuple(gradient for gradient in gradients if gradient is not None)
 
+    shortened = shortening(gradients, clip)
     unrolled = {name: weight.detach() for name, weight in weights.items()}
     with torch.no_grad():
         for name, gradient in zip(used, gradients, strict=True):
-            step = gradient + weight_decay * weights[name]
+            step = shortened * gradient + weight_decay * weights[name]
             unrolled[name] = weights[name] - lr * (step + velocity[name] if name in velocity else step)
     for name in used:
         unrolled[name].requires_grad_()
     value = valid_loss(unrolled)
     direct, *direction = torch.autograd.grad(value, [alphas, *(unrolled[n] for n in used)], materialize_grads=True)
+    factor = shortening(direction, clip)
+    direction = [factor * gradient for gradient in direction]
 
     if exact:
         implicit = torch.autograd.grad(gradients, alphas, grad_outputs=direction)[0]
     else:
         implicit = finite_difference(train_loss, weights, alphas, dict(zip(used, direction, strict=True)))
-    return value.detach(), direct - lr * implicit
+    return value.detach(), direct - lr * shortened * implicit
+
+
+def shortening(gradients: Sequence[Tensor], clip: float | None) -> Tensor | float:
+    """The factor, at most 1, by which gradients are multiplied so that their norm is at most ``clip``."""
+    if clip is None:
+        return 1.0
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.detach()) for g in gradients]))
+    return (clip / (norm + 1e-6)).clamp(max=1.0)
 
 
 def finite_difference(loss: Loss, weights: Weights, alphas: Tensor, direction: Weights, scale: float = 0.01) -> Tensor:

@@ -26,8 +26,8 @@ from lightning_nas.controllers import Controller, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.shared_weights import Scorer, Statistics
+from lightning_nas.lr_schedules import CosineRestarts, LRSchedule
 from lightning_nas.methods.base import SamplingMethod
-from lightning_nas.module import scheduled_drop_path
 from lightning_nas.operations.normalization import batch_statistics, evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
@@ -56,10 +56,9 @@ class ENAS(SamplingMethod):
         controller_lr: of Adam on the controller (released code: micro .0035, macro .001); 0: it stays untrained.
         controller_betas: of the same.
         controller_clip: largest norm of the controller's gradient; None: not clipped.
-        lr: of the weights at every restart, annealed by a cosine to ``lr_min``.
-        lr_min: where each cosine ends.
-        first_period: epochs to the first restart; each period is twice as long as the one before.
-        momentum: Nesterov's, of the weights' SGD.
+        lr: of the weights, at its highest.
+        lr_schedule: how it changes; None: cosines to .0005 that start again after 10, 30, 70, … epochs (released code).
+        momentum: Nesterov's, of the weights' SGD; 0: none.
         weight_decay: of the weights.
         gradient_clip: largest norm of the weights' gradient; None: not clipped.
         drop_path: the probability to drop a path in the last cell at the end of the search; it grows from zero with the
@@ -88,8 +87,7 @@ class ENAS(SamplingMethod):
         controller_betas: tuple[float, float] = (0.0, 0.999),
         controller_clip: float | None = None,
         lr: float = 0.05,
-        lr_min: float = 0.0005,
-        first_period: int = 10,
+        lr_schedule: LRSchedule | None = None,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         gradient_clip: float | None = 5.0,
@@ -101,7 +99,6 @@ class ENAS(SamplingMethod):
             "models_per_step": models_per_step,
             "controller_steps": controller_steps,
             "samples_per_step": samples_per_step,
-            "first_period": first_period,
             "n_candidates": n_candidates,
         }
         for name, count in at_least_one.items():
@@ -111,15 +108,11 @@ class ENAS(SamplingMethod):
         for name, value in above_zero.items():
             if value is not None and not value > 0:
                 raise SettingError(f"model.{name}: above 0, got {value}")
-        for name, share in {"drop_path": drop_path, "baseline_decay": baseline_decay}.items():
+        for name, share in {"drop_path": drop_path, "baseline_decay": baseline_decay, "momentum": momentum}.items():
             if not 0 <= share < 1:
                 raise SettingError(f"model.{name}: from 0 to below 1, got {share}")
         if not controller_lr >= 0:
             raise SettingError(f"model.controller_lr: 0 or more, got {controller_lr}")
-        if not 0 < momentum < 1:
-            raise SettingError(f"model.momentum: above 0, since it is Nesterov's, and below 1, got {momentum}")
-        if not 0 <= lr_min <= lr:
-            raise SettingError(f"model.lr_min: from 0 to model.lr ({lr}), got {lr_min}")
         self.policy = Controller.build(controller or LSTMController()).policy(self.space, seed)
         if skip_weight and not self.policy.skips:
             raise SettingError(f"model.skip_weight: {type(self.space).__name__} has no skips, got {skip_weight}")
@@ -128,8 +121,9 @@ class ENAS(SamplingMethod):
         self.samples_per_step, self.skip_weight = samples_per_step, skip_weight
         self.controller_lr, self.controller_clip = controller_lr, controller_clip
         self.controller_betas = (controller_betas[0], controller_betas[1])
-        self.lr, self.lr_min, self.first_period = lr, lr_min, first_period
-        self.momentum, self.weight_decay, self.gradient_clip = momentum, weight_decay, gradient_clip
+        self.lr, self.lr_schedule = lr, LRSchedule.build(lr_schedule or CosineRestarts(0.0005))
+        self.momentum, self.nesterov, self.weight_decay = momentum, momentum > 0, weight_decay
+        self.gradient_clip = gradient_clip
         self.drop_path = drop_path
         self.n_candidates = n_candidates
 
@@ -158,13 +152,14 @@ class ENAS(SamplingMethod):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         weights_optimizer, controller_optimizer = self.optimizers()  # type: ignore[attr-defined]
         self.log("phase", 1.0 if "weights" in batch else 2.0, prog_bar=True)
+        if batch_idx in (0, self.n_weights_steps):
+            self.carries.clear()  # the phase before has changed the weights or the controller
         if "weights" in batch:
             with torch.no_grad():
                 drawn = self.policy.sample(self.models_per_step, self._generator("weights", batch_idx)).tuples()
             done = (self.current_epoch + batch_idx / self.n_weights_steps) / self.n_epochs
-            network = partial(self.network, drop_path=scheduled_drop_path(self.drop_path, done))
             gates = [self.space.gates(architecture) for architecture in drawn]
-            self.step_weights(weights_optimizer, batch["weights"], *gates, network=network)
+            self.step_weights(weights_optimizer, batch["weights"], *gates, network=self.dropping_paths(done))
         else:
             self._step_controller(controller_optimizer, batch["architecture"], batch_idx)
             self.log_train_metrics()
@@ -188,11 +183,13 @@ class ENAS(SamplingMethod):
     @torch.no_grad()
     def rewards(self, architectures: Sequence[Architecture], batch: Any) -> Tensor:
         """The task's rewards of architectures on one batch, ``(n,)``, BatchNorm by the batch; the network stays as it
-        is."""
+        is. All go on from the same hidden state, and the next batch from that of the first."""
         forwards = [partial(self.network, gates=self.space.gates(architecture)) for architecture in architectures]
         # evaluating: no dropout, no drop-path, no auxiliary head
         with evaluating(self.network), batch_statistics(self.network):
-            rewards = [self.task.reward(forward, batch, self.carries.get("architecture")) for forward in forwards]
+            given = self.carries.get("architecture")
+            rewards, carries = zip(*(self.task.reward(forward, batch, given) for forward in forwards), strict=True)
+        self.carries["architecture"] = carries[0]
         return torch.stack(rewards)
 
     def _generator(self, purpose: str, *numbers: int) -> torch.Generator:
@@ -221,9 +218,6 @@ class ENAS(SamplingMethod):
         return next(iter(ranked)), ranked
 
     def configure_optimizers(self) -> Any:
-        weights = torch.optim.SGD(
-            self.network.parameters(), self.lr, momentum=self.momentum, nesterov=True, weight_decay=self.weight_decay
-        )
+        weights, schedule = self.sgd()
         controller = torch.optim.Adam(self.policy.parameters(), self.controller_lr, self.controller_betas, eps=1e-3)
-        restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(weights, self.first_period, 2, self.lr_min)
-        return [weights, controller], [restarts]
+        return [weights, controller], [schedule]

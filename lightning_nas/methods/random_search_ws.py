@@ -20,6 +20,7 @@ from torch import Tensor
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.shared_weights import Scorer, Statistics
+from lightning_nas.lr_schedules import Cosine, LRSchedule
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
@@ -36,8 +37,8 @@ class RandomSearchWS(SamplingMethod):
         inputs: what the network must know of the data; None: asked of the data module.
         seed: of everything random in the search.
         bn: how BatchNorm normalises where candidates are scored: ``recalibrate`` on training images, or ``batch``.
-        lr: of the weights, annealed by a cosine to ``lr_min`` over the trainer's ``max_epochs``.
-        lr_min: where the cosine ends.
+        lr: of the weights.
+        lr_schedule: how it changes; None: a cosine to .001.
         momentum: of the weights' SGD.
         weight_decay: of the weights.
         gradient_clip: largest norm of the weights' gradient; None: not clipped.
@@ -56,7 +57,7 @@ class RandomSearchWS(SamplingMethod):
         seed: int = 0,
         bn: Statistics = "recalibrate",
         lr: float = 0.025,
-        lr_min: float = 0.001,
+        lr_schedule: LRSchedule | None = None,
         momentum: float = 0.9,
         weight_decay: float = 3e-4,
         gradient_clip: float | None = 5.0,
@@ -71,7 +72,8 @@ class RandomSearchWS(SamplingMethod):
                 raise SettingError(f"model.{name}: at least 1, got {value}")
         if rounds is not None and rounds < 1:
             raise SettingError(f"model.rounds: at least 1, or null, got {rounds}")
-        self.lr, self.lr_min, self.momentum, self.weight_decay = lr, lr_min, momentum, weight_decay
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.lr_schedule = LRSchedule.build(lr_schedule or Cosine(0.001))
         self.gradient_clip = gradient_clip
         self.n_candidates, self.n_batches, self.n_finalists = n_candidates, n_batches, n_finalists
         self.rounds = rounds
@@ -113,7 +115,5 @@ class RandomSearchWS(SamplingMethod):
         return next(iter(whole.rank(finalists, "Finalists"))), scores
 
     def configure_optimizers(self) -> Any:
-        weights = torch.optim.SGD(
-            self.network.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-        return [weights], [torch.optim.lr_scheduler.CosineAnnealingLR(weights, self.n_epochs, self.lr_min)]
+        weights, schedule = self.sgd()
+        return [weights], [schedule]

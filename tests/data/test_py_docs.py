@@ -43,7 +43,7 @@ def test_the_embedded_text_is_prose_in_three_parts_that_share_no_paragraph():
 
 def test_rare_words_are_unknown_so_that_a_model_learns_about_them():
     data = PyDocs()
-    assert data.inputs == {"vocabulary": 2000}
+    assert data.inputs["vocabulary"] == 2000
     unknown = {p: (data.tokens(p) == data.vocabulary["<unk>"]).float().mean() for p in ("weights", "architecture")}
     assert 0 < unknown["weights"] < unknown["architecture"] < 0.15
     everything = PyDocs(max_vocabulary=None)

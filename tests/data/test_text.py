@@ -250,7 +250,7 @@ def test_the_vocabulary_is_that_of_the_training_text_in_its_order():
     data = Text(["the cat", "", "sat the mat"], ["the dog sat"], ["a cat"])
     assert list(data.vocabulary) == ["the", "cat", "<eos>", "sat", "mat", "<unk>"]
     assert list(data.vocabulary.values()) == list(range(6))
-    assert data.inputs == {"vocabulary": 6}
+    assert data.inputs == {"vocabulary": 6, "bptt": data.bptt}
     assert data.tokens("weights").tolist() == [0, 1, 2, 2, 3, 0, 4, 2]
     assert data.tokens("architecture").tolist() == [0, 5, 3, 2]
     assert data.tokens("test").tolist() == [5, 1, 2]

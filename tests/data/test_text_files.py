@@ -19,7 +19,7 @@ def test_the_files_of_a_folder_are_read(folder):
     data = TextFiles(str(folder))
     data.prepare_data()
     assert list(data.vocabulary) == ["The", "cat", "sat", "<eos>", "on", "the", "mat", "<unk>"]
-    assert data.inputs == {"vocabulary": 8}
+    assert data.inputs["vocabulary"] == 8
     assert data.tokens("weights").tolist() == [0, 1, 2, 3, 4, 5, 6, 3]
     assert data.tokens("architecture").tolist() == [5, 7, 2, 3]
     assert data.tokens("test").tolist() == [0, 5, 3, 3]

@@ -7,6 +7,7 @@ import torch
 
 from lightning_nas.controllers import TransformerController
 from lightning_nas.data import Digits, ImageData
+from lightning_nas.lr_schedules import Cosine
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.spaces import DARTSCell, ENASMacro, ENASMicro, NASBench201, NASNetCell
 from lightning_nas.tasks import ImageClassification
@@ -66,7 +67,7 @@ ARCHITECTURE_STEPS |= {"darts-exact-warmup": 5, "random-search-ws": 0}
 """In two epochs, each a pass of five steps over the weights part."""
 
 DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
-ENAS_STEPS = {"controller_lr": 0.1, "baseline_decay": 0.9, "first_period": 12, "drop_path": 0.0, "n_candidates": 5}
+ENAS_STEPS = {"controller_lr": 0.1, "baseline_decay": 0.9, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
 ONE_SHOT = {
     "darts-first": partial(darts, order="first", **DARTS_STEPS),
     "darts-second": partial(darts, **DARTS_STEPS),

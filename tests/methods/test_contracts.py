@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nas.architecture import load_architecture
 from lightning_nas.callbacks import Interruption
-from lightning_nas.methods import Method
+from lightning_nas.methods import OneShotMethod
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.spaces import DARTSCell
 
@@ -30,7 +30,7 @@ def snapshot(method):
 @pytest.mark.parametrize("name", METHODS)
 def test_each_update_changes_its_own_side_alone(name, monkeypatch):
     method = METHODS[name](**SMALL)
-    apply, updates = Method.apply_gradients, []
+    apply, updates = OneShotMethod.apply_gradients, []
 
     def spy(self, optimizer, parameters, gradients, clip=None, counted=False):
         of_weights = {id(p) for p in parameters} <= {id(p) for p in self.network.parameters()}
@@ -45,7 +45,7 @@ def test_each_update_changes_its_own_side_alone(name, monkeypatch):
     def start(self, batch, batch_idx):
         self.before, self.carries_before = snapshot(self), dict(self.carries)
 
-    monkeypatch.setattr(Method, "apply_gradients", spy)
+    monkeypatch.setattr(OneShotMethod, "apply_gradients", spy)
     monkeypatch.setattr(type(method), "on_train_batch_start", start)
     trainer(max_epochs=2).fit(method, digits())
 

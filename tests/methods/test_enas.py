@@ -18,6 +18,7 @@ from lightning_nas.data import DataModule, Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Scorer
 from lightning_nas.files import config_folder
+from lightning_nas.lr_schedules import CosineRestarts
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.retrain import Retrain
@@ -164,7 +165,8 @@ def test_a_fit_trains_on_the_batches_of_the_plan_and_shows_the_phase(monkeypatch
 
 
 def test_the_learning_rate_restarts_at_epochs_0_10_30_70_and_150():
-    search = method(lr=0.05, lr_min=0.0005)
+    search = method(lr=0.05)
+    search.trainer = trainer(max_epochs=311)
     (weights, _), (restarts,) = search.configure_optimizers()
     rates = []
     for _ in range(311):
@@ -187,7 +189,7 @@ def test_the_learning_rate_changes_once_an_epoch_and_the_controllers_does_not():
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
 
-    search = method(lr=0.1, lr_min=0.02, first_period=1, controller_lr=0.03)
+    search = method(lr=0.1, lr_schedule=CosineRestarts(0.02, 1), controller_lr=0.03)
     trainer(callbacks=[Rates()], limit_train_batches=2, max_epochs=4).fit(search, digits())
     expected = [rate for rate in (0.1, 0.1, 0.06, 0.1) for _ in range(2)]
     assert [weights for weights, _ in rates] == pytest.approx(expected)
@@ -498,8 +500,8 @@ def test_a_diverged_search_says_so_and_the_last_good_checkpoint_stays(tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        *({name: 0} for name in ("models_per_step", "controller_steps", "samples_per_step", "first_period")),
-        *({name: 0.0} for name in ("lr", "gradient_clip", "controller_clip", "momentum")),
+        *({name: 0} for name in ("models_per_step", "controller_steps", "samples_per_step")),
+        *({name: 0.0} for name in ("lr", "gradient_clip", "controller_clip")),
         {"controller_lr": -0.1},
         {"n_candidates": -1},
         {"gradient_clip": -5.0},
@@ -507,7 +509,7 @@ def test_a_diverged_search_says_so_and_the_last_good_checkpoint_stays(tmp_path):
         {"drop_path": 1.0},
         {"baseline_decay": 1.0},
         {"momentum": 1.0},
-        {"lr_min": 0.06},
+        {"momentum": -0.1},
         {"bn": "running"},
     ],
 )
@@ -550,7 +552,8 @@ RETRAININGS = {
 
 def configured(name):
     """The model of a configuration, and what it says of data and trainer."""
-    classes = {cls.__name__: cls for cls in (ENAS, Retrain, ENASMacro, ENASMicro, LSTMController, ImageClassification)}
+    known = (ENAS, Retrain, ENASMacro, ENASMicro, LSTMController, ImageClassification, CosineRestarts)
+    classes = {cls.__name__: cls for cls in known}
 
     def built(value):
         if isinstance(value, str) and value in classes:
@@ -577,7 +580,8 @@ def test_the_searches_have_the_settings_of_the_released_code(name):
     assert float(controller.bounded(torch.tensor(1e9), "skip")) == pytest.approx(C)
     assert float(controller.bounded(torch.tensor(1e9), "operation")) == pytest.approx(C_operations)
     assert (search.weight_decay, search.momentum, search.gradient_clip) == (decay, 0.9, 5)
-    assert (search.lr, search.lr_min, search.first_period) == (0.05, 0.0005, 10)
+    schedule = search.lr_schedule
+    assert (search.lr, schedule.minimum, schedule.first_period) == (0.05, 0.0005, 10)
     assert (search.reinforce.entropy_weight, search.n_candidates) == (1e-4, 10)
     assert search.reinforce.decay == pytest.approx(0.99**samples)
     assert search.drop_path == 0.4
@@ -596,7 +600,7 @@ def test_the_searches_have_the_settings_of_the_released_code(name):
 
 
 def built_optimizers(search, network):
-    search.network = network
+    search.network, search.trainer = network, trainer()
     return search.configure_optimizers()
 
 
@@ -605,7 +609,8 @@ def test_the_retrainings_have_the_settings_of_the_released_code(name):
     (batch, epochs, lr_min, decay, drop_path, cutout), network = RETRAININGS[name]
     retrain, data, trainer = configured(name)
     assert (data["batch_size"], data.get("cutout", 0), trainer["max_epochs"]) == (batch, cutout, epochs)
-    assert (retrain.lr, retrain.lr_min, retrain.weight_decay) == (0.05, lr_min, decay)
+    assert isinstance(retrain.lr_schedule, CosineRestarts)
+    assert (retrain.lr, retrain.lr_schedule.minimum, retrain.weight_decay) == (0.05, lr_min, decay)
     assert (retrain.momentum, retrain.nesterov, trainer["gradient_clip_val"]) == (0.9, True, 5)
     assert (retrain.drop_path, retrain.task.auxiliary_weight) == (drop_path, 0.4)
     assert retrain.drop_path_schedule == "scheduled" or not drop_path

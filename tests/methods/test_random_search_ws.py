@@ -17,7 +17,8 @@ from scipy.stats import chisquare
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Scorer
-from lightning_nas.methods import Method, RandomSearchWS
+from lightning_nas.lr_schedules import Cosine
+from lightning_nas.methods import OneShotMethod, RandomSearchWS
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, NASBench201
 from lightning_nas.tasks import ImageClassification
@@ -125,7 +126,7 @@ class Steps(pl.Callback):
 
     def __init__(self, monkeypatch):
         self.architectures, self.with_gradient, self.changed = [], [], []
-        step_weights, apply_gradients = Method.step_weights, Method.apply_gradients
+        step_weights, apply_gradients = OneShotMethod.step_weights, OneShotMethod.apply_gradients
 
         def spy_on_gates(method, optimizer, batch, gates):
             self.architectures.append(tuple(gates[choice.name] for choice in method.space.choices))
@@ -136,8 +137,8 @@ class Steps(pl.Callback):
             self.with_gradient.append({n for n, g in zip(names, gradients, strict=True) if g is not None})
             apply_gradients(method, optimizer, parameters, gradients, clip, counted)
 
-        monkeypatch.setattr(Method, "step_weights", spy_on_gates)
-        monkeypatch.setattr(Method, "apply_gradients", spy_on_gradients)
+        monkeypatch.setattr(OneShotMethod, "step_weights", spy_on_gates)
+        monkeypatch.setattr(OneShotMethod, "apply_gradients", spy_on_gradients)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.before = snapshot(pl_module.network)
@@ -177,7 +178,7 @@ def test_an_epoch_is_a_pass_over_the_weights_part_and_the_rate_falls_by_a_cosine
         def on_train_epoch_start(self, trainer, pl_module):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    search, data = method(lr=0.1, lr_min=0.02), digits()
+    search, data = method(lr=0.1, lr_schedule=Cosine(0.02)), digits()
     run = trainer(max_epochs=4, callbacks=[Rates()], limit_train_batches=1, limit_val_batches=0)
     run.fit(search, data)
     assert rates == pytest.approx([0.02 + 0.08 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)])
