@@ -151,9 +151,10 @@ class ENAS(SamplingMethod):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         weights_optimizer, controller_optimizer = self.optimizers()  # type: ignore[attr-defined]
-        self.log("phase", 1.0 if "weights" in batch else 2.0, prog_bar=True)
+        (stream,) = batch
+        self.log("phase", 1.0 if stream == "weights" else 2.0, prog_bar=True)
         if batch_idx in (0, self.n_weights_steps):
-            self.carries.clear()  # the phase before has changed the weights or the controller
+            self.carries.pop(stream, None)  # hidden states of weights and architectures that are gone
         if "weights" in batch:
             with torch.no_grad():
                 drawn = self.policy.sample(self.models_per_step, self._generator("weights", batch_idx)).tuples()

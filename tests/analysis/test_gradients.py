@@ -14,7 +14,7 @@ from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
-from conftest import METHODS, SMALL, digits, trainer
+from conftest import METHODS, digits, made, trainer
 
 
 def gradient(method, images, labels):
@@ -28,7 +28,7 @@ def cosines(gradients):
 
 
 def test_cosines_are_of_the_gradients_of_disjoint_batches():
-    method, data = METHODS["darts-first"](**SMALL), digits()
+    method, data = made("darts-first"), digits()
     before = {name: value.clone() for name, value in method.state_dict().items()}
     found = gradient_agreement(method, data, n_batches=3, n_shuffles=2)
     batches = [data.stream("architecture", method.seed).get(index) for index in range(3)]
@@ -40,7 +40,7 @@ def test_cosines_are_of_the_gradients_of_disjoint_batches():
 
 
 def test_shuffled_labels_are_the_same_images_with_each_others_labels():
-    method, data = METHODS["darts-first"](**SMALL), digits()
+    method, data = made("darts-first"), digits()
     found = gradient_agreement(method, data, n_batches=2, n_shuffles=1)
     generator = torch.Generator().manual_seed(derive_seed(method.seed, "shuffled labels", 0))
     batches = [data.stream("architecture", method.seed).get(index) for index in range(2)]
@@ -58,9 +58,9 @@ def test_the_table_says_of_what():
 
 def test_what_cannot_be_measured_is_refused(tmp_path):
     with pytest.raises(SettingError, match="RandomSearchWS has no alphas"):
-        gradient_agreement(METHODS["random-search-ws"](**SMALL), digits(), 2, 1)
+        gradient_agreement(made("random-search-ws"), digits(), 2, 1)
     with pytest.raises(SettingError, match="at most 5"):
-        gradient_agreement(METHODS["darts-first"](**SMALL), digits(), 6, 1)
+        gradient_agreement(made("darts-first"), digits(), 6, 1)
 
 
 def test_a_search_is_loaded_from_its_checkpoint(tmp_path):

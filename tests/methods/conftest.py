@@ -1,18 +1,18 @@
 """The methods that the shared contracts cover. A new method is covered by being listed here."""
 
 from functools import partial
+from random import Random
 
 import lightning.pytorch as pl
 import torch
 
 from lightning_nas.controllers import TransformerController
-from lightning_nas.data import Digits, ImageData
+from lightning_nas.data import Digits, ImageData, TextData
 from lightning_nas.lr_schedules import Cosine
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.spaces import DARTSCell, ENASMacro, ENASMicro, NASBench201, NASNetCell
 from lightning_nas.tasks import ImageClassification
 
-SMALL = {"inputs": {"channels": 1, "image_size": 8, "num_classes": 10}}
 MICRO = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
 NETWORKS = {
     DARTSCell: {"channels": 2, "cells": 2},
@@ -97,6 +97,27 @@ class Planted(ImageData):
 
 def digits(num_workers=0):
     return Digits(batch_size=128, num_workers=num_workers)  # five steps an epoch
+
+
+class Words(TextData):
+    """Five windows a pass of few words."""
+
+    def __init__(self):
+        super().__init__(batch_size=2, evaluation_batch_size=1, bptt=5, variable_bptt=True)
+
+    def lines(self, split):
+        rng = Random(split)
+        return [[rng.choice("abcdefg") for _ in range({"train": 49, "valid": 39, "test": 29}[split])]]
+
+
+def data(name, num_workers=0):
+    """What a method of this name is tested on."""
+    return Words() if name.endswith("rnn") else digits(num_workers)
+
+
+def made(name, **settings):
+    """The method, with its network."""
+    return METHODS[name](inputs=data(name).inputs, **settings)
 
 
 def trainer(**settings):
