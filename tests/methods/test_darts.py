@@ -51,16 +51,20 @@ FULL = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", 
 STEP = {"lr": 0.025, "weight_decay": 3e-4}
 
 
-def numeric(train, valid, weights, alphas, velocity, direction, h=1e-4):
-    """The derivative of L_val(w'(α), α) along a direction of α, by a central difference of the whole composition."""
+def numeric(train, valid, weights, alphas, velocity, direction, h=1e-4, shortened=1.0, at_weights_of=None):
+    """The derivative of L_val(w'(α), α) along a direction of α, by a central difference of the whole composition.
+
+    The training gradient is multiplied by ``shortened``. ``at_weights_of``: w' is taken at these alphas, not at α.
+    """
 
     def composed(at):
         names = list(weights)
-        gradients = torch.autograd.grad(train(weights, at), [weights[n] for n in names], allow_unused=True)
+        loss = train(weights, at if at_weights_of is None else at_weights_of)
+        gradients = torch.autograd.grad(loss, [weights[n] for n in names], allow_unused=True)
         moved = {}
         for name, gradient in zip(names, gradients, strict=True):
             gradient = torch.zeros_like(weights[name]) if gradient is None else gradient
-            step = velocity[name] + gradient + STEP["weight_decay"] * weights[name]
+            step = velocity[name] + shortened * gradient + STEP["weight_decay"] * weights[name]
             moved[name] = (weights[name] - STEP["lr"] * step).detach()
         with torch.no_grad():
             return valid(moved, at)
@@ -76,6 +80,29 @@ def test_exact_gradient_is_the_numeric_derivative():
         direction = torch.randn(alphas.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         expected = numeric(train, valid, weights, alphas, velocity, direction)
         assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("clip", [0.05, 100.0])
+def test_clipped_gradients_of_the_unrolled_step_are_shortened_by_constants(clip):
+    train, valid, weights, alphas, velocity = supernet(SMOOTH, smooth=True)
+    _, gradient = unrolled_gradient(train, valid, weights, alphas, velocity=velocity, exact=True, clip=clip, **STEP)
+    values = list(weights.values())
+    gradients = torch.autograd.grad(train(weights), values, materialize_grads=True)
+    kappa = min(1.0, clip / float(torch.cat([g.flatten() for g in gradients]).norm()))
+    moved = {}
+    for (name, weight), g in zip(weights.items(), gradients, strict=True):
+        step = velocity[name] * (g.abs().sum() > 0) + kappa * g + STEP["weight_decay"] * weight * (g.abs().sum() > 0)
+        moved[name] = (weight - STEP["lr"] * step).detach().requires_grad_()
+    g_valid = torch.autograd.grad(valid(moved), list(moved.values()), materialize_grads=True)
+    factor = min(1.0, clip / float(torch.cat([g.flatten() for g in g_valid]).norm()))
+    assert (kappa < 0.5 and factor < 0.5) or (kappa, factor) == (1, 1)
+    for seed in range(2):
+        direction = torch.randn(alphas.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        arguments = (train, valid, weights, alphas, velocity, direction)
+        whole = numeric(*arguments, shortened=kappa)
+        direct = numeric(*arguments, shortened=kappa, at_weights_of=alphas)
+        expected = direct + factor * (whole - direct)  # the shortened g stands in the implicit term alone
+        assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_finite_difference_approaches_the_exact_product_quadratically():
