@@ -1,12 +1,14 @@
 """Tasks against the formulas, in plain Python."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 
+from lightning_nas.data import Window
 from lightning_nas.errors import SettingError
-from lightning_nas.tasks import ImageClassification, Task
+from lightning_nas.tasks import ImageClassification, LanguageModeling, Task
 
 LOGITS = [[2.0, -1.0, 0.5], [0.0, 3.0, 0.25], [-1.0, 0.75, 1.5], [1.0, 1.0, -2.0]]
 AUXILIARY = [[0.1, 0.2, 0.3], [1.0, -1.0, 2.0], [0.0, 0.0, 0.0], [5.0, 1.0, 1.0]]
@@ -120,3 +122,87 @@ def test_smoothing_outside_its_range_is_refused_by_name(smoothing):
 def test_the_spec_rebuilds_the_task():
     rebuilt = Task.build(ImageClassification(0.1, auxiliary_weight=0.3).spec)
     assert (type(rebuilt), rebuilt.label_smoothing, rebuilt.auxiliary_weight) == (ImageClassification, 0.1, 0.3)
+
+
+# -- language modelling ------------------------------------------------------------------------------------------------
+
+
+class Output(NamedTuple):
+    logits: torch.Tensor
+    carry: torch.Tensor
+    hidden: torch.Tensor | None
+    dropped: torch.Tensor | None
+
+
+WINDOW = Window(torch.randint(5, (4, 3)), torch.randint(5, (4, 3)), torch.tensor([True, False, False, False]))
+
+
+def language_network(training, seed=0):
+    """A forward that says the same whatever it reads; its carry is the given one plus one."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64).requires_grad_()
+    hidden, dropped = (torch.randn(4, 3, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def forward(tokens, carry, first):
+        assert torch.equal(tokens, WINDOW.tokens)
+        assert torch.equal(first, WINDOW.first)
+        carry = (torch.zeros(3, 2) if carry is None else carry) + logits.sum() * 0 + 1
+        return Output(logits, carry, *((hidden, dropped) if training else (None, None)))
+
+    return forward, logits, hidden, dropped
+
+
+def slow_entropy(logits, targets):
+    total = 0.0
+    for t in range(4):
+        for n in range(3):
+            exponentials = [math.exp(float(logits[t, n, v])) for v in range(5)]
+            total -= math.log(exponentials[int(targets[t, n])] / sum(exponentials))
+    return total / 12
+
+
+def test_the_language_loss_is_cross_entropy_with_two_regularisers_in_training():
+    forward, logits, hidden, dropped = language_network(training=True)
+    activation = sum(float(x) ** 2 for x in dropped.flatten()) / dropped.numel()
+    slow = sum(float(a - b) ** 2 for a, b in zip(hidden[1:].flatten(), hidden[:-1].flatten(), strict=True))
+    slow /= hidden[1:].numel()
+    loss, _ = LanguageModeling(0.3, 0.7).loss(forward, WINDOW)
+    assert loss.item() == pytest.approx(slow_entropy(logits, WINDOW.targets) + 0.3 * activation + 0.7 * slow)
+    in_evaluation, *_ = language_network(training=False)
+    loss, _ = LanguageModeling(0.3, 0.7).loss(in_evaluation, WINDOW)
+    assert loss.item() == pytest.approx(slow_entropy(logits, WINDOW.targets))
+
+
+def test_the_carry_goes_on_without_its_gradient():
+    forward, *_ = language_network(training=True)
+    _, carry = LanguageModeling().loss(forward, WINDOW)
+    assert not carry.requires_grad
+    _, carry = LanguageModeling().loss(forward, WINDOW, carry)
+    assert torch.equal(carry, torch.full((3, 2), 2.0, dtype=carry.dtype))
+
+
+def test_perplexity_and_reward_are_of_cross_entropy_alone():
+    task = LanguageModeling(0.3, 0.7, reward_scale=80.0)
+    metrics = task.metrics({"vocabulary": 5, "bptt": 4}, over_ranks=False)
+    entropies = []
+    for seed in range(3):
+        forward, logits, *_ = language_network(training=True, seed=seed)
+        task.loss(forward, WINDOW, metrics=metrics)
+        entropies.append(slow_entropy(logits, WINDOW.targets))
+    assert float(metrics.compute()["perplexity"]) == pytest.approx(math.exp(sum(entropies) / 3), rel=1e-5)
+    forward, logits, *_ = language_network(training=False)
+    reward, _ = task.reward(forward, WINDOW)
+    assert reward.item() == pytest.approx(80 / math.exp(entropies[0]))
+
+
+def test_the_rate_follows_the_length_of_the_window():
+    assert LanguageModeling().lr_scale(WINDOW, {"vocabulary": 5, "bptt": 8}) == 0.5
+    assert ImageClassification().lr_scale((IMAGES, torch.zeros(4)), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("activation_penalty", -1.0), ("slowness", math.nan), ("reward_scale", 0.0)]
+)
+def test_wrong_settings_of_language_modelling_are_named(field, value):
+    with pytest.raises(SettingError, match=f"task.{field}"):
+        LanguageModeling(**{field: value})
