@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+import lightning_nas.evaluators.from_scratch
+import lightning_nas.evaluators.shared_weights
 import lightning_nas.methods
 import lightning_nas.retrain  # noqa: F401  # what is imported can be rebuilt
 from lightning_nas.data import DataModule

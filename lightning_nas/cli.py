@@ -23,11 +23,14 @@ from lightning_nas.checkpoints import restore
 from lightning_nas.controllers import Controller
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, one_line
+from lightning_nas.evaluators import Evaluator, FromScratch, SharedWeights, Table  # noqa: F401
+from lightning_nas.executors import Executor
 from lightning_nas.lr_schedules import LRSchedule
-from lightning_nas.methods import Method, OneShotMethod
-from lightning_nas.module import Module
+from lightning_nas.methods import Method, OneShotMethod, TrialSearch
+from lightning_nas.module import Module, NetworkModule
 from lightning_nas.spaces import Space
 from lightning_nas.specs import class_path, concrete, subclasses
+from lightning_nas.strategies import Strategy
 from lightning_nas.tasks import Task
 
 RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"  # handed from the first process of a run to those that it starts
@@ -75,6 +78,9 @@ class CommandLine(LightningCLI):
         "task": Task,
         "controller": Controller,
         "lr_schedule": LRSchedule,
+        "strategy": Strategy,
+        "evaluator": Evaluator,
+        "executor": Executor,
     }
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -148,16 +154,20 @@ class CommandLine(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         if self.command == "test" and isinstance(self.model, Method):
             raise SettingError("test: a search has no test figures; derive its architecture, retrain it and test that")
+        if self.command == "validate" and not isinstance(self.model, NetworkModule):
+            raise SettingError("validate: a search of many trials has no network to validate")
         if self.command == "derive" and not isinstance(self.model, OneShotMethod):
             raise SettingError("derive: the checkpoint is of a retraining; only a search has something to derive")
         if not self.model.automatic_optimization and settings["gradient_clip_val"] is not None:
             raise SettingError("trainer.gradient_clip_val: a search clips by itself; set model.gradient_clip")
         if settings["fast_dev_run"]:
             return super().instantiate_trainer(**kwargs)
-        folder = run_folder(Path(settings["default_root_dir"] or "runs"), type(self.model).__name__.lower())
+        folder = run_folder(Path(settings["default_root_dir"] or "runs"), run_name(self.model))
         kwargs["default_root_dir"] = str(folder)
         if settings["logger"] is None:
             kwargs["logger"] = [CSVLogger(str(folder), name="", version=""), wandb_logger(folder, self.model)]
+        if isinstance(self.model, TrialSearch):
+            kwargs["enable_model_summary"] = False  # it has no layers
         if self.command == "fit" and settings["enable_checkpointing"] is not False:
             checkpoints = folder / "checkpoints"
             each_epoch = ModelCheckpoint(
@@ -170,6 +180,11 @@ class CommandLine(LightningCLI):
 def offered(base: type) -> list[str]:
     """The names of the classes that a user can choose for a field of this type."""
     return sorted({cls.__name__ for cls in concrete(base)})
+
+
+def run_name(module: Module) -> str:
+    """What the folder of a run is called, but for its number."""
+    return (module.name if isinstance(module, Method) else type(module).__name__).lower()
 
 
 def run_folder(root: Path, name: str) -> Path:
@@ -190,7 +205,14 @@ def run_folder(root: Path, name: str) -> Path:
 
 def quiet() -> None:
     """Leaves out messages of the libraries that ask nothing of a user."""
-    for message in ("isinstance.treespec, LeafSpec", "The dirpath has changed", "Experiment logs directory"):
+    ours = (
+        "isinstance.treespec, LeafSpec",
+        "The dirpath has changed",
+        "Experiment logs directory",
+        "with no optimizer",
+        "have no `validation_step`",
+    )
+    for message in ours:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
 

@@ -4,6 +4,7 @@ Pictures are drawn without pyplot, so there is no global state and no window, an
 """
 
 import io
+import itertools
 import math
 import os
 import textwrap
@@ -259,6 +260,36 @@ def draw_scores(
         ax.spines[["top", "right", "bottom"]].set_visible(False)
         strip.spines[["top", "right", "left"]].set_visible(False)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=2)
+        _save(figure, path)
+
+
+def draw_trials(scores: Sequence[float], path: str | os.PathLike[str], caption: str = "") -> None:
+    """Draws the scores of trials, one after the other, and the best so far.
+
+    Args:
+        scores: higher is better; those that are not finite are of failed trials, marked below.
+        path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
+        caption: text above the picture.
+    """
+    path = _accepted(path, _FORMATS)
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    done = [(number, score) for number, score in enumerate(scores, start=1) if math.isfinite(score)]
+    failed = [number for number, score in enumerate(scores, start=1) if not math.isfinite(score)]
+    best = list(itertools.accumulate((score for _, score in done), max))
+    with matplotlib.style.context(_STYLE):
+        figure = Figure(figsize=(5.5, 3.2), layout="constrained")
+        ax = figure.subplots()
+        ax.plot(*zip(*done, strict=True), ".", color=_OPERATIONS[0], markersize=4, alpha=0.6, label="trials")
+        ax.step([number for number, _ in done], best, where="post", color=_OPERATIONS[1], label="best so far")
+        if failed:
+            below = [min(score for _, score in done)] * len(failed)
+            ax.plot(failed, below, "x", color=_TEXT, markersize=5, label="failed")
+        ax.set(xlabel="trials", ylabel="score")
+        ax.set_title(caption, color=_TEXT)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, loc="lower right")
         _save(figure, path)
 
 

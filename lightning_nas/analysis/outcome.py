@@ -87,11 +87,11 @@ def conclude(method: OneShotMethod, data: Any, folder: Path, n_random: int) -> O
     finite = [value for value in random_scores if math.isfinite(value)]  # the others diverge under the shared weights
     metrics: dict[str, float] = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
     metrics |= _finite({figure: score, f"{figure}_random_mean": statistics.fmean(finite) if finite else math.nan})
-    found = Found(space, architecture, metrics, type(method).__name__, method.seed)
+    found = Found(space, architecture, metrics, method.name, method.seed)
 
     folder.mkdir(parents=True, exist_ok=True)
     found.save(folder / "architecture.json")
-    draw_architecture(space, architecture, folder / "architecture.svg", f"{type(method).__name__}, seed {method.seed}")
+    draw_architecture(space, architecture, folder / "architecture.svg", f"{method.name}, seed {method.seed}")
     weights = method.choice_weights()
     if weights is not None:
         draw_weights(space.choices, weights, folder / "weights.svg")
@@ -110,7 +110,7 @@ def conclude(method: OneShotMethod, data: Any, folder: Path, n_random: int) -> O
             {"random architectures": finite},
             folder / "random.svg",
             f"validation {name} under the shared weights",
-            {type(method).__name__: score},
+            {method.name: score},
         )
     return Outcome(found, costs, score, random_scores, name, -1 if method.task.mode == "min" else 1, folder)
 

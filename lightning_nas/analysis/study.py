@@ -58,8 +58,8 @@ def compare_with_random(search: str, others: Sequence[str], retrain: str, seeds:
     """For each seed: the searches, then for every architecture a retraining and a test, each as the command line would.
 
     Besides what the searches find there are, for the first, the best of the random architectures that were scored under
-    its shared weights, and one random architecture of its space. Finished rows of ``study.csv`` are kept. Everything
-    the runs print goes to ``log.txt``.
+    its shared weights, if it has any, and one random architecture of its space. Finished rows of ``study.csv`` are
+    kept. Everything the runs print goes to ``log.txt``.
 
     Raises:
         SettingError: if two configurations have the same name, by which the table tells them apart.
@@ -79,10 +79,13 @@ def compare_with_random(search: str, others: Sequence[str], retrain: str, seeds:
         for origin in origins:
             if (seed, origin) not in done:
                 architecture = runs.architecture(origin, subject, searches, seed)
+                if not architecture.exists():  # a search without shared weights, or one that compares with none
+                    continue
                 figures = runs.retrain(retrain, architecture, seed)
                 done[seed, origin] = figures[0]
                 _append(table, [seed, origin, *figures])
-    return Comparison({origin: [done[seed, origin] for seed in range(seeds)] for origin in origins}, folder)
+    there = [origin for origin in origins if (0, origin) in done]
+    return Comparison({origin: [done[seed, origin] for seed in range(seeds)] for origin in there}, folder)
 
 
 class _Runs:
@@ -96,7 +99,7 @@ class _Runs:
         path = self.folder / f"{origin}.json"
         if origin in searches and not path.exists():
             run = self._run("fit", "--config", searches[origin], f"--model.seed={seed}")
-            if origin == subject:
+            if origin == subject and (run / "random.json").exists():
                 shutil.copy(run / "random.json", self.folder / f"{SHARED}.json")
             shutil.copy(run / "architecture.json", path)
         elif origin == RANDOM:

@@ -16,9 +16,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_nas.analysis.draw import draw_architecture, draw_weights
+from lightning_nas.data import NoData
 from lightning_nas.errors import SettingError
 from lightning_nas.files import find_config
-from lightning_nas.methods.base import OneShotMethod
+from lightning_nas.methods import Method, OneShotMethod, TrialSearch
 from lightning_nas.retrain import Retrain
 from lightning_nas.spaces import Architecture
 
@@ -104,17 +105,14 @@ class ArchitectureLogger(Callback):
         if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
             return
         folder = self.folder
-        if isinstance(pl_module, OneShotMethod):
-            from lightning_nas.analysis.outcome import conclude
-
-            outcome = conclude(pl_module, trainer.datamodule, folder, self.n_random)  # type: ignore[attr-defined]
-            self._summarise(trainer, dataclasses.asdict(outcome.costs) | outcome.found.metrics)
+        if isinstance(pl_module, Method):
+            description = self._conclude(trainer, pl_module)
             if (
                 any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
                 and os.environ.get("WANDB_MODE") == "offline"
             ):
                 print(f"\nW&B          {folder / 'wandb'} (an offline run; wandb sync uploads it)", end="")
-            print(outcome.describe())
+            print(description)
             print(f"  {self._retrain_command(trainer)}")
         elif isinstance(pl_module, Retrain):
             pl_module.found.save(folder / "architecture.json")
@@ -122,11 +120,26 @@ class ArchitectureLogger(Callback):
             print("Trained. The figure to report is the test part's, taken once:")
             print(f"  python -m lightning_nas test --ckpt_path {folder / 'checkpoints' / 'last.ckpt'}")
 
+    def _conclude(self, trainer: Trainer, method: Method) -> str:
+        from lightning_nas.analysis.outcome import conclude
+        from lightning_nas.analysis.trial_outcome import conclude_trials
+
+        if isinstance(method, TrialSearch):
+            trials = conclude_trials(method, self.folder)
+            self._summarise(trainer, trials.found.metrics)
+            return trials.describe()
+        assert isinstance(method, OneShotMethod)
+        outcome = conclude(method, trainer.datamodule, self.folder, self.n_random)  # type: ignore[attr-defined]
+        self._summarise(trainer, dataclasses.asdict(outcome.costs) | outcome.found.metrics)
+        return outcome.describe()
+
     def _retrain_command(self, trainer: Trainer) -> str:
         """The next command, on the same data as the search."""
         words = ["python -m lightning_nas fit --config", self.retrain_config]
         words += ["--model.architecture", shlex.quote(str(self.folder / "architecture.json"))]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, NoData):
+            return " ".join(words)
         configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
         if configured["data"]["class_path"] != type(data).__name__:
             words += ["--data", type(data).__name__]

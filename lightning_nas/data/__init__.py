@@ -5,6 +5,7 @@ from lightning_nas.data.cifar10 import CIFAR10
 from lightning_nas.data.digits import Digits
 from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
+from lightning_nas.data.no_data import NoData
 from lightning_nas.data.penn_treebank import PennTreebank
 from lightning_nas.data.py_docs import PyDocs
 from lightning_nas.data.text import TextData, Window
@@ -16,6 +17,7 @@ __all__ = [
     "Digits",
     "ImageData",
     "ImageFolder",
+    "NoData",
     "PennTreebank",
     "PyDocs",
     "Schedule",

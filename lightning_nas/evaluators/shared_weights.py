@@ -1,6 +1,7 @@
 """Scores of architectures under the shared weights of a trained supernet."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,8 @@ import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.operations.normalization import batch_statistics, evaluating, recalibrated
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
@@ -87,3 +90,58 @@ class Scorer:
         scores = {architecture: self(architecture) for architecture in progress}
         sign = 1 if self.task.mode == "min" else -1
         return dict(sorted(scores.items(), key=lambda row: (math.isnan(row[1]), sign * row[1])))
+
+
+class SharedWeights(Evaluator):
+    """Scores each architecture as a path through the supernet of a finished search, by a :class:`Scorer`.
+
+    The metric is ``val/supernet_`` and the task's score: that of shared weights, not of a trained network. BatchNorm is
+    treated as the search does. The batches are those of the data given, else of the data in the checkpoint.
+
+    Args:
+        checkpoint: the path of a search's checkpoint.
+        n_batches: of the architecture part, spread over it, the same for all architectures; None: all of it.
+        n_calibration: training batches for BatchNorm.
+    """
+
+    def __init__(self, checkpoint: str, n_batches: int | None = None, n_calibration: int = 8) -> None:
+        if n_batches is not None and n_batches < 1:
+            raise SettingError(f"evaluator.n_batches: at least 1, or null, got {n_batches}")
+        if n_calibration < 1:
+            raise SettingError(f"evaluator.n_calibration: at least 1, got {n_calibration}")
+        self.checkpoint, self.n_batches, self.n_calibration = checkpoint, n_batches, n_calibration
+
+    def open(self, space: Space, data: Any = None, seed: int = 0) -> None:
+        """Loads the supernet, onto the accelerator if there is one.
+
+        Raises:
+            SettingError: if it is of another space, or was trained on images that the data hold back for validation.
+        """
+        from lightning_nas.checkpoints import load_search  # which knows all methods
+
+        method, own = load_search(self.checkpoint)
+        if method.space.spec != space.spec:
+            there, here = type(method.space).__name__, type(space).__name__
+            other = there if there != here else f"{there} with other settings"
+            raise SettingError(f"evaluator.checkpoint: {self.checkpoint} is a supernet of {other}, not of this {here}")
+        if data is not None and _division(data) != _division(own):
+            raise SettingError(
+                f"evaluator.checkpoint: {self.checkpoint} was trained on other data, or on data divided otherwise; "
+                f"its data are {_division(own)}"
+            )
+        method.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        self.scorer = Scorer.of(method, data or own, self.n_batches, self.n_calibration)
+
+    def __call__(self, architecture: Architecture, number: int) -> Evaluation:
+        began = time.perf_counter()
+        score, task = self.scorer(architecture), self.scorer.task
+        oriented = score if task.mode == "max" else -score
+        return Evaluation(oriented, {f"val/supernet_{task.score}": score}, time.perf_counter() - began)
+
+
+def _division(data: Any) -> dict[str, Any]:
+    """What of the spec says which examples are in which part."""
+    elsewhere = {"batch_size", "num_workers", "folder", "download", "verify"}
+    return {"class_path": data.spec["class_path"]} | {
+        name: value for name, value in data.spec["init_args"].items() if name not in elsewhere
+    }

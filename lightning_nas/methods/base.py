@@ -29,6 +29,11 @@ class Method(Module):
     space: Space
     seed: int
 
+    @property
+    def name(self) -> str:
+        """What the search is called in files and pictures."""
+        return type(self).__name__
+
     def best(self) -> Architecture | None:
         """The architecture that the search would return now; None where it takes a look at data to say."""
         return None

@@ -4,14 +4,19 @@ import copy
 import math
 from random import Random
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
+from lightning_nas.checkpoints import load_search
 from lightning_nas.data import Digits
-from lightning_nas.evaluators import Scorer
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators import Scorer, SharedWeights
+from lightning_nas.executors.base import run_trial
+from lightning_nas.methods import RandomSearchWS
 from lightning_nas.operations.normalization import batch_norms
-from lightning_nas.spaces import DARTSCell
+from lightning_nas.spaces import DARTSCell, NASBench201
 from lightning_nas.tasks import ImageClassification
 
 INPUTS = {"channels": 1, "image_size": 6, "num_classes": 3}
@@ -275,3 +280,78 @@ def test_of_some_batches_spreads_them_evenly_over_the_part(space, n_batches):
 def test_of_more_batches_than_there_are_is_the_whole_part(space):
     data = Digits(batch_size=100)
     assert same(Scorer.of(Module(space), data, 9).validation, data.evaluation("architecture"))
+
+
+SMALL = NASBench201(["none", "skip_connect", "nor_conv_1x1"])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    search = RandomSearchWS(SMALL, ImageClassification(), {"channels": 2, "cells": 1}, n_candidates=2)
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=2, limit_val_batches=0, **quiet)
+    trainer.fit(search, datamodule=Digits(batch_size=100))
+    path = tmp_path_factory.mktemp("search") / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("data", [None, Digits(batch_size=50)])
+def test_a_checkpoint_scores_as_its_supernet_does(checkpoint, data):
+    method, own = load_search(checkpoint)
+    score = Scorer.of(method, data or own, n_batches=2)
+    evaluate = SharedWeights(checkpoint, n_batches=2)
+    evaluate.open(SMALL, data)
+    rng = Random(0)
+    drawn = [SMALL.random(rng) for _ in range(5)]
+    evaluations = [evaluate(architecture, number) for number, architecture in enumerate(drawn)]
+    assert [evaluation.score for evaluation in evaluations] == [score(architecture) for architecture in drawn]
+    assert len({evaluation.score for evaluation in evaluations}) > 1
+    for evaluation in evaluations:
+        assert evaluation.metrics == {"val/supernet_accuracy": evaluation.score}
+        assert 0 < evaluation.cost < 60
+
+
+def test_a_lower_score_is_better_where_the_task_says_so(checkpoint):
+    evaluate = SharedWeights(checkpoint)
+    evaluate.open(SMALL)
+    plain = evaluate(next(iter(SMALL)), 0).score
+    evaluate.scorer.task.mode = "min"
+    lower = evaluate(next(iter(SMALL)), 0)
+    assert lower.score == -plain
+    assert lower.metrics == {"val/supernet_accuracy": plain}
+
+
+def test_a_score_that_is_no_number_is_a_trial_that_diverged(checkpoint):
+    evaluate = SharedWeights(checkpoint)
+    evaluate.open(SMALL)
+    evaluate.scorer = FromTable(SMALL, evaluate.scorer.network, ImageClassification(), [], [])
+    evaluate.scorer.table = {0: math.nan}
+    assert run_trial(evaluate, 0, next(iter(SMALL))).status == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        (DARTSCell(nodes=2), "a supernet of NASBench201, not of this DARTSCell"),
+        (NASBench201(), "a supernet of NASBench201 with other settings, not of this NASBench201"),
+        (SMALL.restrict({"0->1": "none"}), "a supernet of NASBench201 with other settings"),
+    ],
+)
+def test_the_checkpoint_of_another_space_is_refused(checkpoint, other, name):
+    with pytest.raises(SettingError, match=rf"evaluator\.checkpoint: .*last\.ckpt is {name}"):
+        SharedWeights(checkpoint).open(other)
+
+
+@pytest.mark.parametrize("data", [Digits(split_seed=1), Digits(architecture_share=0.25)])
+def test_data_divided_otherwise_are_refused(checkpoint, data):
+    with pytest.raises(
+        SettingError, match=r"was trained on other data, or on data divided otherwise; its data are .*0\.5"
+    ):
+        SharedWeights(checkpoint).open(SMALL, data)
+
+
+@pytest.mark.parametrize("settings", [{"n_batches": 0}, {"n_calibration": 0}])
+def test_settings_of_the_evaluator_are_checked(settings):
+    with pytest.raises(SettingError, match=f"evaluator.{next(iter(settings))}: at least 1"):
+        SharedWeights("last.ckpt", **settings)

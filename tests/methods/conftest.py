@@ -10,8 +10,16 @@ from lightning_nas.controllers import TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
 from lightning_nas.lr_schedules import Cosine
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
-from lightning_nas.spaces import DARTSCell, ENASMacro, ENASMicro, NASBench201, NASNetCell
-from lightning_nas.tasks import ImageClassification
+from lightning_nas.spaces import (
+    DARTSCell,
+    DARTSRecurrentCell,
+    ENASMacro,
+    ENASMicro,
+    ENASRecurrentCell,
+    NASBench201,
+    NASNetCell,
+)
+from lightning_nas.tasks import ImageClassification, LanguageModeling
 
 MICRO = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
 NETWORKS = {
@@ -20,6 +28,8 @@ NETWORKS = {
     NASBench201: {"channels": 2, "cells": 1},
     ENASMicro: {"channels": 4, "layers": 1},
     ENASMacro: {"channels": 2},
+    DARTSRecurrentCell: {"hidden": 6},
+    ENASRecurrentCell: {"hidden": 6},
 }
 """Small ones for each space."""
 
@@ -30,7 +40,8 @@ def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
 
 def build(method, given, **few):
     chosen = given.pop("space", None) or space()
-    return method(chosen, ImageClassification(), **({"network": NETWORKS[type(chosen)]} | few | given))
+    task = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | few | given))
 
 
 def darts(**given):
@@ -59,11 +70,15 @@ METHODS = {
     "enas-macro": partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
     "enas-nas-bench-201": partial(enas, space=NASBench201()),
     "darts-enas-micro": partial(darts, order="first", space=MICRO),
+    "darts-rnn": partial(darts, space=DARTSRecurrentCell(nodes=2), unrolled_clip=0.25, momentum=0.0),
+    "darts-exact-enas-rnn": partial(darts, order="exact", space=ENASRecurrentCell(nodes=3)),
+    "enas-rnn": partial(enas, space=ENASRecurrentCell(nodes=3), drop_path=0.0, models_per_step=2),
+    "random-search-ws-rnn": partial(random_search_ws, space=DARTSRecurrentCell(nodes=2)),
 }
 """Name to a function that builds the method; settings given override."""
 
 ARCHITECTURE_STEPS = {name: 4 if name.startswith("enas") else 10 for name in METHODS}
-ARCHITECTURE_STEPS |= {"darts-exact-warmup": 5, "random-search-ws": 0}
+ARCHITECTURE_STEPS |= {"darts-exact-warmup": 5, "random-search-ws": 0, "random-search-ws-rnn": 0}
 """In two epochs, each a pass of five steps over the weights part."""
 
 DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
@@ -103,7 +118,7 @@ class Words(TextData):
     """Five windows a pass of few words."""
 
     def __init__(self):
-        super().__init__(batch_size=2, evaluation_batch_size=1, bptt=5, variable_bptt=True)
+        super().__init__(batch_size=2, evaluation_batch_size=2, bptt=5, variable_bptt=True)
 
     def lines(self, split):
         rng = Random(split)

@@ -1,0 +1,22 @@
+"""For searches that need no data."""
+
+from typing import Any
+
+from lightning_nas.data.base import DataModule
+from lightning_nas.errors import SettingError
+
+
+class NoData(DataModule):
+    """No data at all: for a search whose evaluator reads results from a file."""
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=1, num_workers=0)
+
+    def stream(self, part: str, seed: int) -> Any:
+        raise SettingError("data: this needs data, NoData has none; choose another, such as --data Digits")
+
+    evaluation = plain_batches = stream  # type: ignore[assignment]
+
+    @property
+    def inputs(self) -> dict[str, int]:  # type: ignore[override]
+        return self.stream("train", 0)

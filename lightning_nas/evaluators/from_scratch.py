@@ -1,0 +1,200 @@
+"""The plainest estimate: train the architecture's own network for a while."""
+
+import contextlib
+import datetime
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from lightning_nas.architecture import Found
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.base import Evaluation, Evaluator
+from lightning_nas.retrain import Retrain
+from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.specs import check_arguments
+from lightning_nas.tasks import Task
+
+
+class FromScratch(Evaluator):
+    """Trains each architecture from new weights on the weights part, and scores it on the architecture part.
+
+    The test part is never read. Everything random depends on the seed and the number of the trial, so a trial gives the
+    same result in every process; with ``max_minutes`` it depends on the machine too. Metrics are ``val/...`` of the
+    epoch that is scored, ``n_params`` (without an auxiliary head) and ``epochs``, those trained to the end.
+
+    Args:
+        task: what a batch costs and how it is scored.
+        network: settings of the space's network by name, such as ``channels`` and ``cells``.
+        epochs: of training.
+        patience: epochs without a better score after which training ends; then, and if it trains to the end, the best
+            epoch is scored. None: trains to the end and scores that.
+        max_minutes: of training, after which it ends with the batch; None: no limit.
+        retrain: settings of :class:`~lightning_nas.retrain.Retrain` by name, such as ``lr`` and ``weight_decay``.
+        trainer: settings of Lightning's ``Trainer`` by name, such as ``precision`` and ``gradient_clip_val``.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        network: dict[str, Any] | None = None,
+        epochs: int = 10,
+        patience: int | None = None,
+        max_minutes: float | None = None,
+        retrain: dict[str, Any] | None = None,
+        trainer: dict[str, Any] | None = None,
+    ) -> None:
+        if epochs < 1:
+            raise SettingError(f"evaluator.epochs: at least 1, got {epochs}")
+        if patience is not None and patience < 1:
+            raise SettingError(f"evaluator.patience: at least 1, or null, got {patience}")
+        if max_minutes is not None and not max_minutes > 0:
+            raise SettingError(f"evaluator.max_minutes: above 0, or null, got {max_minutes}")
+        self.task = Task.build(task)
+        self.network, self.epochs, self.patience, self.max_minutes = network or {}, epochs, patience, max_minutes
+        given = {"architecture", "task", "network", "inputs", "seed", "train_on"}
+        checked = check_arguments(Retrain, retrain or {}, "evaluator.retrain", skip=given)
+        self.retrain = {
+            name: value.as_dict() if hasattr(value, "as_dict") else value for name, value in checked.items()
+        }
+        self._init_args["retrain"] = self.retrain  # with classes by their paths, which a worker needs
+        self.trainer = check_arguments(pl.Trainer, trainer or {}, "evaluator.trainer", skip=_OURS)
+
+    def open(self, space: Space, data: Any, seed: int = 0) -> None:
+        if data is None:
+            raise SettingError("evaluator: FromScratch trains networks, which needs data")
+        if type(space).network is Space.network:
+            raise SettingError(f"evaluator: {type(space).__name__} has no network to train")
+        check_arguments(space.network, self.network, "evaluator.network", skip={"inputs", "form"})
+        data.prepare_data()
+        self.space, self.data, self.seed = space, data, seed
+
+    def __call__(self, architecture: Architecture, number: int) -> Evaluation:
+        began = time.perf_counter()
+        module = Retrain(
+            Found(self.space, architecture).to_dict(),
+            self.task,
+            self.network,
+            self.data.inputs,
+            derive_seed(self.seed, "trial", number),
+            "weights",
+            **self.retrain,
+        )
+        watch = _Watch(self.task, self.patience)
+        with _quiet():
+            trainer = self._trainer(watch)
+            _fit(trainer, module, self.data)
+        figures = watch.best if self.patience else watch.last
+        score = math.nan if watch.diverged else watch.score(figures)
+        figures = {**figures, "n_params": float(_n_params(module.network)), "epochs": float(trainer.current_epoch)}
+        return Evaluation(score, figures, time.perf_counter() - began)
+
+    def _trainer(self, watch: "_Watch") -> pl.Trainer:
+        return pl.Trainer(
+            devices=1,
+            max_epochs=self.epochs,
+            max_time=None if self.max_minutes is None else datetime.timedelta(minutes=self.max_minutes),
+            check_val_every_n_epoch=1 if self.patience else self.epochs,
+            num_sanity_val_steps=0,
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **self.trainer,
+        )
+
+
+_OURS = {
+    "callbacks",
+    "check_val_every_n_epoch",
+    "default_root_dir",
+    "devices",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "fast_dev_run",
+    "logger",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "min_epochs",
+    "min_steps",
+    "num_nodes",
+    "num_sanity_val_steps",
+    "plugins",
+    "profiler",
+    "reload_dataloaders_every_n_epochs",
+    "strategy",
+    "val_check_interval",
+}
+"""Arguments of the trainer that are not the user's to give."""
+
+
+class _Watch(pl.Callback):
+    """Keeps figures of validation; ends a training that has diverged or that no longer gets better."""
+
+    def __init__(self, task: Task, patience: int | None) -> None:
+        self.task, self.patience = task, patience
+        self.last: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.diverged = False
+        self.n_worse = 0
+
+    def score(self, figures: dict[str, float]) -> float:
+        score = figures[f"val/{self.task.score}"]
+        return score if self.task.mode == "max" else -score
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.last = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
+        self.diverged |= not math.isfinite(self.last["val/loss"])
+        if not self.best or self.score(self.last) > self.score(self.best):
+            self.best, self.n_worse = self.last, 0
+        else:
+            self.n_worse += 1
+            trainer.should_stop |= self.n_worse == self.patience
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.diverged |= not bool(trainer.callback_metrics["train/loss"].isfinite())
+        trainer.should_stop |= self.diverged
+
+
+def _fit(trainer: pl.Trainer, module: Retrain, data: Any) -> None:
+    """Trains and validates. The data module keeps the trainer that it has, if it has one."""
+    validation = data.evaluation("architecture")
+    try:
+        trainer.fit(module, module.schedule(data), validation)
+        watch = next(callback for callback in trainer.callbacks if isinstance(callback, _Watch))  # type: ignore[attr-defined]
+        if not watch.last:
+            trainer.validate(module, validation, verbose=False)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning leaves the process on Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _n_params(network: torch.nn.Module) -> int:
+    """Without an auxiliary head, as the field reports it."""
+    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that Lightning has for each training."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
