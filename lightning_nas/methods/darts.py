@@ -185,8 +185,8 @@ class DARTS(OneShotMethod):
         kept: dict[str, list[bool]] = {}  # by kind of cell, for each edge whether it is a clear skip
         skips: dict[str, int] = {}
         for choice, option, row in zip(self.space.choices, self.best(), self.choice_weights(), strict=True):
-            kind, name = choice.node.partition("/")[0], choice.options[option]
-            if name != "none":
+            kind, name = choice.cell or "cell", choice.options[option]
+            if name != "none" and "skip_connect" in choice.options:
                 skips[kind] = skips.get(kind, 0) + (name == "skip_connect")
                 kept.setdefault(kind, []).append(name == "skip_connect" and row[option] > 1.5 / len(row))
         for kind, clear in kept.items():

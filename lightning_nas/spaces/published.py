@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.spaces.darts import DARTSCell
+from lightning_nas.spaces.darts_rnn import DARTSRecurrentCell
 from lightning_nas.spaces.enas_macro import RELEASED_24_LAYERS, ENASMacro
 from lightning_nas.spaces.enas_micro import ENASMicro
+from lightning_nas.spaces.enas_rnn import ENASRecurrentCell
 from lightning_nas.spaces.nas_bench_201 import NASBench201
 from lightning_nas.spaces.nasnet import NASNetCell
 
@@ -45,6 +47,14 @@ def _nas_bench_201(citation: str, text: str) -> Published:
     def build() -> tuple[Space, Architecture, str]:
         space = NASBench201()
         return space, space.from_string(text), citation
+
+    return build
+
+
+def _recurrent(family: type[DARTSRecurrentCell] | type[ENASRecurrentCell], citation: str, genotype: str) -> Published:
+    def build() -> tuple[Space, Architecture, str]:
+        space = family()
+        return space, space.from_genotype(genotype), citation
 
     return build
 
@@ -97,5 +107,20 @@ PUBLISHED: dict[str, Published] = {
         "avg(0) sep3(1) | max(0) sep7(2) | sep7(0) avg(1) | max(0) max(1) | conv_7x1_1x7(0) sep3(5)",
     ),
     "enas_macro": _enas_macro,
+    "darts_ptb_v1": _recurrent(
+        DARTSRecurrentCell,
+        "DARTS, recurrent cell, first order (Liu et al. 2019)",
+        "relu(0) relu(1) tanh(2) relu(3) relu(4) identity(1) relu(5) relu(1)",
+    ),
+    "darts_ptb_v2": _recurrent(
+        DARTSRecurrentCell,
+        "DARTS, recurrent cell, second order (Liu et al. 2019)",
+        "sigmoid(0) relu(1) relu(1) identity(1) tanh(2) sigmoid(5) tanh(3) relu(5)",
+    ),
+    "enas_ptb": _recurrent(
+        ENASRecurrentCell,
+        "ENAS, recurrent cell (Pham et al. 2018)",
+        "tanh tanh(0) relu(1) relu(2) tanh(2) tanh(2) relu(5) tanh(1) relu(6) relu(8) relu(8) relu(8)",
+    ),
 }
 """Name to a function that builds (space, architecture, citation)."""

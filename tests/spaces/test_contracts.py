@@ -8,10 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.spaces import Architecture, DARTSCell, ENASMacro, ENASMicro, Gates, NASBench201, NASNetCell, Space
+from lightning_nas.spaces import (
+    Architecture,
+    DARTSCell,
+    DARTSRecurrentCell,
+    ENASMacro,
+    ENASMicro,
+    ENASRecurrentCell,
+    Gates,
+    NASBench201,
+    NASNetCell,
+    Space,
+)
 
 SMALL = {"channels": 4, "cells": 4}
 IMAGES = {"channels": 3, "image_size": 8, "num_classes": 5}
+TEXT = {"vocabulary": 11}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +33,7 @@ class Case:
     Attributes:
         settings: of the network, besides its form.
         drop_path: goes to ``forward``; 0 where the network knows none.
+        all_shared: whether every architecture has all of the supernet's weights.
     """
 
     space: Space
@@ -28,12 +41,15 @@ class Case:
     inputs: dict[str, int] = dataclasses.field(default_factory=lambda: dict(IMAGES))
     forms: tuple[str, ...] = ("search", "final")
     drop_path: float = 0.0
+    all_shared: bool = False
 
     def network(self, form: str, space: Space | None = None) -> nn.Module:
         return (space or self.space).network(self.inputs, form=form, **self.settings).double()
 
     def batch(self) -> Tensor:
         generator = torch.Generator().manual_seed(11)
+        if "vocabulary" in self.inputs:
+            return torch.randint(self.inputs["vocabulary"], (4, 3), generator=generator)
         size = self.inputs["image_size"]
         return torch.randn(3, self.inputs["channels"], size, size, dtype=torch.float64, generator=generator)
 
@@ -97,6 +113,29 @@ CASES = {
         {**IMAGES, "image_size": 32},
     ),
     "nas-bench-201-drop-path": Case(NASBench201(), {"channels": 2, "cells": 1}, drop_path=0.4),
+    "darts-rnn": Case(DARTSRecurrentCell(), {"hidden": 6, "word_dropout": 0.1}, TEXT, all_shared=True),
+    "darts-rnn-restricted": Case(
+        DARTSRecurrentCell(nodes=5, operations=["relu", "none", "identity", "tanh"]).restrict(
+            {"0->2": ["none", "tanh"], "1->3": "relu", "2->4": "none", "0->5": "none", "2->5": ["relu", "identity"]}
+        ),
+        {"hidden": 5, "hidden_dropout": 0.0},
+        TEXT,
+        all_shared=True,
+    ),
+    "enas-rnn": Case(ENASRecurrentCell(nodes=7), {"hidden": 5}, TEXT),
+    "enas-rnn-plain": Case(
+        ENASRecurrentCell(nodes=5, activations=["identity", "relu", "tanh"], highway=False), {"hidden": 5}, TEXT
+    ),
+    "enas-rnn-by-activation": Case(
+        ENASRecurrentCell(nodes=4, share="pair_and_activation"), {"hidden": 5, "batch_norm": False}, TEXT
+    ),
+    "enas-rnn-by-activation-restricted": Case(
+        ENASRecurrentCell(nodes=6, share="pair_and_activation", highway=False).restrict(
+            {"1/activation": "relu", "2/input": "0", "4/input": ["1", "3"], "5/activation": ["tanh", "sigmoid"]}
+        ),
+        {"hidden": 6, "word_dropout": 0.0, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0},
+        TEXT,
+    ),
 }
 
 SPACES = {name: case.space for name, case in CASES.items()}
@@ -145,7 +184,7 @@ def run(case: Case, network: nn.Module, gates: Gates | None, state: dict[str, Te
     torch.manual_seed(3)  # whatever is random in a forward pass falls the same way
     settings = {"drop_path": case.drop_path} if case.drop_path else {}
     outputs = network(case.batch(), gates, **settings)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    outputs = [out for out in (outputs if isinstance(outputs, tuple) else (outputs,)) if out is not None]
     generator = torch.Generator().manual_seed(13)
     # A random direction: the plain sum over a batch has no gradient behind a normalisation.
     loss = torch.stack([(torch.randn(o.shape, dtype=o.dtype, generator=generator) * o).sum() for o in outputs]).sum()
@@ -173,7 +212,8 @@ def test_child_hard_path_and_one_hot_gates_are_the_same_function(case: Case, for
     for architecture in architectures(space, 3):
         child = case.network(form, space.restrict(architecture))
         names = set(child.state_dict())
-        assert names < set(before)
+        assert names <= set(before)
+        assert (names == set(before)) == case.all_shared
         assert {name: value.shape for name, value in child.state_dict().items()} == {n: shapes[n] for n in names}
         part = {name: before[name] for name in names}
         hard, one_hot = space.gates(architecture), space.one_hot(architecture, dtype=torch.float64)
@@ -205,10 +245,10 @@ def test_what_does_not_run_is_left_alone(case: Case, form: str) -> None:
         for gates in (space.gates(architecture), space.one_hot(architecture, dtype=torch.float64)):
             result = run(case, supernet, gates, before, train=True)
             unused = [name for name in result.gradients if name not in used]
-            assert unused
+            assert bool(unused) != case.all_shared
             assert [name for name in unused if result.gradients[name] is not None] == []
             changed = {name for name in before if not torch.equal(before[name], result.state[name])}
-            assert changed
+            assert bool(changed) == any(True for _ in supernet.buffers())
             assert changed <= used
             assert all("running" in name or "num_batches_tracked" in name for name in changed)
 
