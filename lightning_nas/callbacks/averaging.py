@@ -43,6 +43,9 @@ class NonMonotoneAveraging(WeightAveraging):
             return
         loss = float(trainer.callback_metrics["val/loss"])
         self.averaging = len(self.losses) > self.interval and loss > min(self.losses[: -self.interval])
+        if self.averaging:
+            assert self._average_model is not None
+            self._average_model.n_averaged.zero_()  # from the next step on
         self.losses.append(loss)
 
     def state_dict(self) -> dict[str, Any]:
