@@ -4,9 +4,15 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from lightning_nas.errors import SettingError, one_line
+
+if TYPE_CHECKING:  # and where the parser of a command asks what its arguments are
+    from lightning_nas.data import DataModule
+    from lightning_nas.evaluators import Evaluator
+    from lightning_nas.spaces import Space
+    from lightning_nas.strategies import Strategy
 
 
 def draw(architecture: str, out: str = "architecture.svg") -> None:
@@ -28,9 +34,6 @@ def draw(architecture: str, out: str = "architecture.svg") -> None:
     print(out)
 
 
-CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}
-
-
 def profile(
     architecture: str,
     network: dict[str, Any] | None = None,
@@ -44,7 +47,8 @@ def profile(
     Args:
         architecture: an architecture.json, or the name of a published architecture.
         network: settings of the space's network, such as --network.channels 36 --network.cells 20.
-        inputs: what the data are like, such as --inputs.image_size 224; what is not given is CIFAR-10's.
+        inputs: what the data are like, such as --inputs.image_size 224 or --inputs.vocabulary 30000; what is not given
+            is CIFAR-10's or Penn Treebank's.
         batch_size: examples per forward pass whose latency is measured.
         latency_runs: timed forward passes, of which the median counts; 0: latency is not measured.
         device: where latency is measured, such as cpu or cuda.
@@ -57,15 +61,16 @@ def profile(
 
     if batch_size < 1 or latency_runs < 0:
         raise SettingError("--batch_size: at least 1; --latency_runs: 0 or more")
+    found = load_architecture(architecture)
+    usual = found.space.usual_inputs
     for name, number in (inputs or {}).items():
-        if name not in CIFAR:
-            raise SettingError(f"--inputs.{name}: no such setting; there are {', '.join(CIFAR)}")
+        if name not in usual:
+            raise SettingError(f"--inputs.{name}: no such setting; there are {', '.join(usual)}")
         if number < 1:
             raise SettingError(f"--inputs.{name}: at least 1, got {number}")
-    found = load_architecture(architecture)
     space = found.space.restrict(found.architecture)
     settings = check_arguments(space.network, network or {}, "--network", skip={"inputs", "form"})
-    child = space.network(CIFAR | (inputs or {}), form="final", **settings)
+    child = space.network({**usual, **(inputs or {})}, form="final", **settings)
     try:
         child = child.to(torch.device(device))
     except (RuntimeError, AssertionError, ImportError) as error:
@@ -196,6 +201,43 @@ def study_controller(
     print(study.describe())
 
 
+def study_search(
+    space: "Space",
+    evaluator: "Evaluator",
+    strategies: "dict[str, Strategy]",
+    n_trials: int | None = None,
+    budget: float | None = None,
+    seeds: int = 20,
+    report: str | None = None,
+    data: "DataModule | None" = None,
+    processes: int = 1,
+    folder: str = "runs/study-search",
+) -> None:
+    """Which strategy finds the better architectures? Strategies on one evaluator, each from many seeds: anytime curves,
+    what was found in the end, and differences paired by seed.
+
+    Args:
+        space: the search space.
+        evaluator: what decides between architectures, the same for all strategies.
+        strategies: by the names that they have in the table; the others are compared with the first.
+        n_trials: after how many a search ends; null: by the budget alone.
+        budget: seconds that trials cost, after which none is begun; null: no limit.
+        seeds: how many; they are 0, 1, ….
+        report: the evaluator's metric that is shown of what was found; null: the score, which decides.
+        data: for an evaluator that needs data.
+        processes: how many run searches at the same time.
+        folder: where search.csv and search.svg are written.
+    """
+    from lightning_nas.analysis import search_study
+
+    limit = search_study.Limit(n_trials, budget)
+    print(
+        search_study.study_search(
+            space, evaluator, strategies, limit, seeds, Path(folder), report, data, processes
+        ).describe()
+    )
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "draw": draw,
     "profile": profile,
@@ -203,7 +245,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "study random": study_random,
     "study gradients": study_gradients,
     "study controller": study_controller,
+    "study search": study_search,
 }
+
+CONFIGURED = ("study search",)
+"""The commands whose settings are so many that they come from a file."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -229,9 +275,17 @@ def run(argv: Sequence[str]) -> None:
         prog=f"python -m lightning_nas {name}",
         description=inspect.cleandoc(command.__doc__ or "").partition("\n\n")[0],
     )
-    parser.add_function_arguments(command, as_positional=True)
+    configured = name in CONFIGURED
+    if configured:
+        import lightning_nas.cli  # noqa: F401  # what is imported there has a short class name here too
+
+        parser.add_argument("--config", action="config", help="a file with these settings")
+    parser.add_function_arguments(command, as_positional=not configured)
     parser.error = _refuse  # type: ignore[method-assign]
     arguments = parser.parse_args(list(argv[words:]))
+    if configured:
+        arguments = parser.instantiate_classes(arguments)
+        del arguments["config"]
     command(**arguments.as_dict())
 
 

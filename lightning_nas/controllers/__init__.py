@@ -1,8 +1,17 @@
 """Policies over architectures, and how rewards train them."""
 
 from lightning_nas.controllers.base import Controller, Policy, Sample
+from lightning_nas.controllers.factorized import FactorizedController
 from lightning_nas.controllers.lstm import LSTMController
 from lightning_nas.controllers.reinforce import Reinforce
 from lightning_nas.controllers.transformer import TransformerController
 
-__all__ = ["Controller", "LSTMController", "Policy", "Reinforce", "Sample", "TransformerController"]
+__all__ = [
+    "Controller",
+    "FactorizedController",
+    "LSTMController",
+    "Policy",
+    "Reinforce",
+    "Sample",
+    "TransformerController",
+]

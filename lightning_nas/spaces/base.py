@@ -103,6 +103,9 @@ class Space(Configurable):
 
     start: Hashable = 0
 
+    usual_inputs: Mapping[str, int] = {"channels": 3, "image_size": 32, "num_classes": 10}
+    """What a network is built for where nothing is known of the data: CIFAR-10."""
+
     no_relaxation: str = ""
     """Why the choices cannot be relaxed to weights over their options, as DARTS does; empty where they can."""
 

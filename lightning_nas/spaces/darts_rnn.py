@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
-from lightning_nas.spaces.recurrent import PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
+from lightning_nas.spaces.recurrent import PENN_TREEBANK, PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
 
 OPERATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 
@@ -31,6 +31,7 @@ class DARTSRecurrentCell(Space):
     """
 
     start = 0  # live edges into the current node so far
+    usual_inputs = PENN_TREEBANK
 
     def __init__(self, nodes: int = 8, operations: Sequence[str] = OPERATIONS) -> None:
         if not 1 <= nodes <= 16:

@@ -18,7 +18,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
 from lightning_nas.spaces.nasnet import loose_weights
-from lightning_nas.spaces.recurrent import ACTIVATIONS, PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
+from lightning_nas.spaces.recurrent import ACTIVATIONS, PENN_TREEBANK, PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
 
 Share = Literal["pair", "pair_and_activation"]
 """Which architectures share a matrix: those where a node has the same predecessor, or the same activation too."""
@@ -37,6 +37,8 @@ class ENASRecurrentCell(Space):
         highway: whether a state is mixed with the one it reads, ``s + σ(t) (act(u) - s)``, or is ``act(s W)``.
         share: which architectures share a matrix.
     """
+
+    usual_inputs = PENN_TREEBANK
 
     def __init__(
         self,

@@ -33,6 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 PREVIOUS = -1
 """The number of the cell's output at the time step before. State 0 reads it together with the word, no other does."""
 
+PENN_TREEBANK = {"vocabulary": 10_000}
+
 INITIAL = 0.04
 """Weights start uniform between this and its negative (released code of DARTS)."""
 

@@ -1,5 +1,8 @@
 """Which architecture to try next."""
 
+from lightning_nas.strategies.aging_evolution import AgingEvolution
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.strategies.policy_gradient import PolicyGradient
+from lightning_nas.strategies.random_search import RandomSearch
 
-__all__ = ["Strategy", "Trial"]
+__all__ = ["AgingEvolution", "PolicyGradient", "RandomSearch", "Strategy", "Trial"]

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from random import Random
 from typing import Literal, Self
 
+from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.specs import Configurable
 
@@ -48,27 +50,39 @@ class Strategy(Configurable):
         for number in range(100):
             (architecture,) = strategy.ask()
             strategy.tell([Trial(number, architecture, score(architecture))])
+        print(space.describe(strategy.best.architecture))
+
+    Attributes:
+        best: the trial of the highest score told so far, the first of equals; None before one is done.
     """
 
     space: Space
     seed: int
+    best: Trial | None
 
     def begin(self, space: Space, seed: int = 0) -> Self:
         """Starts a search in a space, anew if there was one before. Returns itself."""
         self.space, self.seed = space, seed
         self.n_asked = 0
+        self.best = None
         return self
 
     def ask(self, n: int = 1) -> list[Architecture]:
         """The architectures to try next; trials told in between make for better ones."""
-        first = self.n_asked
-        self.n_asked += n
-        return [self.propose(number) for number in range(first, first + n)]
+        first, self.n_asked = self.n_asked, self.n_asked + n
+        return list(map(self.propose, range(first, self.n_asked)))
 
     def propose(self, number: int) -> Architecture:
         """The architecture of the trial of this number."""
         raise NotImplementedError
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """What became of trials, in the order in which they ended."""
-        raise NotImplementedError
+        """What became of trials, in the order in which they ended. A strategy that learns overrides it."""
+        highest = -math.inf if self.best is None else self.best.score
+        for trial in trials:
+            if trial.score > highest:
+                self.best, highest = trial, trial.score
+
+    def random(self, number: int) -> Random:
+        """The randomness of one trial, a function of the seed and its number."""
+        return Random(derive_seed(self.seed, type(self).__name__, number))
