@@ -86,7 +86,7 @@ def profile(
 
 
 def list_() -> None:
-    """Methods, spaces, data, configurations and published architectures."""
+    """Methods, spaces, data, strategies, evaluators, executors, configurations and published architectures."""
     from lightning_nas import cli
     from lightning_nas.files import config_folder
     from lightning_nas.methods import Method
@@ -102,6 +102,9 @@ def list_() -> None:
         "methods": classes(Method),
         "spaces": classes(Space),
         "data": classes(cli.DataModule),
+        "strategies": classes(cli.Strategy),
+        "evaluators": classes(cli.Evaluator),
+        "executors": classes(cli.Executor),
         "configurations": [
             (str(path.relative_to(config_folder())), path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
             for path in configs

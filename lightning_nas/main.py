@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if argv else 2
     try:
+        argv = packaged_configs(argv)
         if argv[0] in TRAINING:
             from lightning_nas.checkpoints import checkpoint_settings
             from lightning_nas.cli import CommandLine
 
-            argv = packaged_configs(argv)
             checkpoint = value_of(argv, "--ckpt_path")
             if checkpoint:
                 # after the configuration files and before the flags, so that flags win over the checkpoint
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         line = str(wrong or error)
         if argv[0] in TRAINING:  # a space and a network do not know where their settings stand on the command line
-            line = re.sub(r"^(space|network|inputs|task|controller)\.", r"model.\1.", line)
+            of_model = "space|network|inputs|task|controller|lr_schedule|strategy|evaluator|executor"
+            line = re.sub(rf"^({of_model})\.", r"model.\1.", line)
         print(f"error: {line}", file=sys.stderr)
         return 2
     return 0

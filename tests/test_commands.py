@@ -53,6 +53,7 @@ def test_without_a_command_there_is_the_usage_and_the_status_of_wrong_input(caps
         ("profile", ["architecture", "--network", "--inputs", "--batch_size", "--latency_runs", "--device"]),
         ("list", ["--help"]),
         ("study random", ["--search", "--others", "--retrain", "--seeds", "--folder"]),
+        ("study search", ["--config", "--strategies", "--n_trials", "--budget", "--seeds", "--report", "--folder"]),
         ("study controller", ["ckpt_path", "--n_architectures", "--n_batches", "--retrain_weights", "--folder"]),
         ("study gradients", ["ckpt_path", "--n_batches", "--n_shuffles"]),
     ],
@@ -147,7 +148,8 @@ def test_profile_measures_latency_and_takes_other_data(capsys):
 def test_list_has_all_there_is_with_a_line_on_each(capsys):
     said = lines(capsys, "list")
     titles = [line for line in said if not line.startswith(" ")]
-    assert titles == ["methods", "spaces", "data", "configurations", "published architectures"]
+    of_trials = ["strategies", "evaluators", "executors"]
+    assert titles == ["methods", "spaces", "data", *of_trials, "configurations", "published architectures"]
     sections, rows = {}, {}
     for line in said:
         if line in titles:

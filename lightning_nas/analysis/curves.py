@@ -6,7 +6,7 @@ import statistics
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
-from lightning_nas.analysis.draw import _FORMATS, _OPERATIONS, _STYLE, _accepted, _save
+from lightning_nas.analysis.draw import COLOURS, FORMATS, STYLE, accepted, save
 
 Steps = Sequence[tuple[float, float]]
 """One run: what had been spent when the best so far changed, in ascending order, and its value from then on."""
@@ -57,15 +57,15 @@ def draw_curves(curves: Mapping[str, Curve], path: str | os.PathLike[str], xlabe
     Raises:
         ValueError: for another suffix.
     """
-    path = _accepted(path, _FORMATS)
+    path = accepted(path, FORMATS)
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    with matplotlib.style.context(_STYLE):
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(5.5, 3.6), layout="constrained")
         ax = figure.subplots()
         for k, (name, curve) in enumerate(curves.items()):
-            colour = _OPERATIONS[k % len(_OPERATIONS)]
+            colour = COLOURS[k % len(COLOURS)]
             ax.step(curve.x, curve.median, where="post", color=colour, linewidth=1.5, label=name)
             ax.fill_between(curve.x, curve.low, curve.high, step="post", color=colour, alpha=0.15, linewidth=0)
         late = [y for c in curves.values() for x, y in zip(c.x, c.low, strict=True) if x >= EARLY * c.x[-1]]
@@ -73,4 +73,4 @@ def draw_curves(curves: Mapping[str, Curve], path: str | os.PathLike[str], xlabe
         ax.set_ylim(bottom=min(late))
         ax.spines[["top", "right"]].set_visible(False)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=3)
-        _save(figure, path)
+        save(figure, path)

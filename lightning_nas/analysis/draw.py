@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FORMATS = (".svg", ".png", ".pdf")
+FORMATS = (".svg", ".png", ".pdf")
 _TITLE = 11.0  # points, as all lengths of a drawn graph
 _MARGIN = 12.0
 _PAGE = 760.0
-_STYLE: list[str | Path | dict[str, Any]] = [
+STYLE: list[str | Path | dict[str, Any]] = [
     "default",
     {
         "font.size": FONT,
@@ -39,7 +39,7 @@ _STYLE: list[str | Path | dict[str, Any]] = [
 _TEXT = "#333333"
 _FILL = {"input": "#cfe8cf", "node": "#d5e5f5", "output": "#f7e8bd"}
 _OUTLINE = {"input": "#6a9f6a", "node": "#6c93b8", "output": "#bb9c45"}
-_OPERATIONS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#b5a24f", "#64b5cd")
+COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#b5a24f", "#64b5cd")
 _UNLABELLED = "#8a8f98"
 
 
@@ -63,7 +63,7 @@ def draw_architecture(
     Raises:
         ValueError: for another suffix, or if this is no architecture of the space.
     """
-    path = _accepted(path, (*_FORMATS, ".dot"))
+    path = accepted(path, (*FORMATS, ".dot"))
     graphs = space.graphs(architecture)
     if path.suffix.lower() == ".dot":
         write_whole(path, _dot(graphs, caption).encode())
@@ -71,8 +71,8 @@ def draw_architecture(
     import matplotlib.style
 
     options = list(dict.fromkeys(option for choice in space.choices for option in choice.options))
-    with matplotlib.style.context(_STYLE):
-        _save(_figure(graphs, caption, options), path)
+    with matplotlib.style.context(STYLE):
+        save(_figure(graphs, caption, options), path)
 
 
 def _dot(graphs: Mapping[str, Edges], caption: str) -> str:
@@ -129,7 +129,7 @@ def _draw_layout(axes: "Axes", layout: Layout, x: float, y: float, options: Sequ
 
     for route in layout.routes:
         label = next((link.target.text for link in route if link.target.role == "label"), "")
-        colour = _OPERATIONS[options.index(label) % len(_OPERATIONS)] if label in options else _UNLABELLED
+        colour = COLOURS[options.index(label) % len(COLOURS)] if label in options else _UNLABELLED
         points: list[tuple[float, float]] = []
         for link in route:  # from column to column a curve, across a column a straight line
             left, right = x + layout.ends[link.source.column][1], x + layout.ends[link.target.column][0]
@@ -173,7 +173,7 @@ def draw_weights(
     Raises:
         ValueError: for another suffix, and where the weights do not fit the choices.
     """
-    path = _accepted(path, _FORMATS)
+    path = accepted(path, FORMATS)
     if [len(row) for row in weights] != [len(choice.options) for choice in choices]:
         raise ValueError("weights: there has to be one for each option of each choice")
     panels: dict[str, list[tuple[str, dict[str, float]]]] = {}
@@ -191,7 +191,7 @@ def draw_weights(
     columns = {panel: list(dict.fromkeys(o for _, row in rows for o in row)) for panel, rows in panels.items()}
     width = 0.48 * sum(map(len, columns.values())) + 1.2 * len(panels) + 1.0
     height = 0.3 * max(map(len, panels.values())) + 1.5
-    with matplotlib.style.context(_STYLE):
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=[len(c) for c in columns.values()])[0]
         for panel, ax in zip(panels, axes, strict=True):
@@ -211,7 +211,7 @@ def draw_weights(
         figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).outline.set_visible(False)
         if caption:
             figure.supxlabel(caption, size="medium", color=_TEXT, wrap=True)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_scores(
@@ -231,7 +231,7 @@ def draw_scores(
     Raises:
         ValueError: for another suffix, if a group has no scores, or a score is not finite.
     """
-    path = _accepted(path, _FORMATS)
+    path = accepted(path, FORMATS)
     highlight = highlight or {}
     for name, scores in [*groups.items(), *((name, [score]) for name, score in highlight.items())]:
         if not len(scores) or not all(math.isfinite(score) for score in scores):
@@ -241,16 +241,16 @@ def draw_scores(
     from matplotlib.figure import Figure
 
     bins = numpy.histogram_bin_edges([score for group in groups.values() for score in group], bins="rice")
-    with matplotlib.style.context(_STYLE):
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         ax, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6.0, 0.6 + 0.4 * len(groups)])
         for k, (name, group) in enumerate(groups.items()):
-            colour = _OPERATIONS[k % len(_OPERATIONS)]
+            colour = COLOURS[k % len(COLOURS)]
             label = f"{name} (n = {len(group)})"
             ax.hist(group, bins, histtype="stepfilled", color=colour, edgecolor=colour, alpha=0.45, label=label)
             strip.plot(group, [-k] * len(group), "|", color=colour, markersize=7, alpha=0.7)
         for k, (name, score) in enumerate(highlight.items(), len(groups)):
-            colour = _OPERATIONS[k % len(_OPERATIONS)]
+            colour = COLOURS[k % len(COLOURS)]
             for axes in (ax, strip):
                 axes.axvline(score, color=colour, linewidth=1.5, label=f"{name}: {score:.4g}")
         ax.set_ylabel("count")
@@ -260,7 +260,7 @@ def draw_scores(
         ax.spines[["top", "right", "bottom"]].set_visible(False)
         strip.spines[["top", "right", "left"]].set_visible(False)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=2)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_trials(scores: Sequence[float], path: str | os.PathLike[str], caption: str = "") -> None:
@@ -271,18 +271,18 @@ def draw_trials(scores: Sequence[float], path: str | os.PathLike[str], caption: 
         path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
         caption: text above the picture.
     """
-    path = _accepted(path, _FORMATS)
+    path = accepted(path, FORMATS)
     import matplotlib.style
     from matplotlib.figure import Figure
 
     done = [(number, score) for number, score in enumerate(scores, start=1) if math.isfinite(score)]
     failed = [number for number, score in enumerate(scores, start=1) if not math.isfinite(score)]
     best = list(itertools.accumulate((score for _, score in done), max))
-    with matplotlib.style.context(_STYLE):
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         ax = figure.subplots()
-        ax.plot(*zip(*done, strict=True), ".", color=_OPERATIONS[0], markersize=4, alpha=0.6, label="trials")
-        ax.step([number for number, _ in done], best, where="post", color=_OPERATIONS[1], label="best so far")
+        ax.plot(*zip(*done, strict=True), ".", color=COLOURS[0], markersize=4, alpha=0.6, label="trials")
+        ax.step([number for number, _ in done], best, where="post", color=COLOURS[1], label="best so far")
         if failed:
             below = [min(score for _, score in done)] * len(failed)
             ax.plot(failed, below, "x", color=_TEXT, markersize=5, label="failed")
@@ -290,7 +290,7 @@ def draw_trials(scores: Sequence[float], path: str | os.PathLike[str], caption: 
         ax.set_title(caption, color=_TEXT)
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, loc="lower right")
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_hidden_states(
@@ -310,7 +310,7 @@ def draw_hidden_states(
     Raises:
         ValueError: for another suffix, where states have another shape, or one is not finite.
     """
-    path = _accepted(path, _FORMATS)
+    path = accepted(path, FORMATS)
     import matplotlib.style
     import numpy
     from matplotlib.figure import Figure
@@ -319,7 +319,7 @@ def draw_hidden_states(
     for name, values in maps.items():
         if values.ndim != 3 or not values.size or not numpy.isfinite(values).all():
             raise ValueError(f"{name}: needs finite numbers for each architecture, step and unit")
-    with matplotlib.style.context(_STYLE):
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(4.2 * len(maps) + 0.4, 3.8), layout="constrained")
         for (name, values), ax in zip(maps.items(), figure.subplots(1, len(maps), squeeze=False)[0], strict=True):
             n, steps, width = values.shape
@@ -340,20 +340,20 @@ def draw_hidden_states(
             bar.outline.set_visible(False)
         if caption:
             figure.supxlabel(caption, size="medium", color=_TEXT, wrap=True)
-        _save(figure, path)
+        save(figure, path)
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def _accepted(path: str | os.PathLike[str], formats: Sequence[str]) -> Path:
+def accepted(path: str | os.PathLike[str], formats: Sequence[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() not in formats:
         raise ValueError(f"{path.name}: the suffix has to be one of {', '.join(formats)}")
     return path
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     suffix = path.suffix.lower()[1:]
     # A date would make two files of the same picture differ.
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})

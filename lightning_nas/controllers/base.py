@@ -160,10 +160,15 @@ class Policy(nn.Module):
         self.sequence = controller.sequence(len(self.steps))
         self._initialize()
 
+        self._compile(space)
+
+    def _compile(self, space: Space) -> None:
+        """The tables of the walk, from those of the space."""
         widest = max(len(choice.options) for choice in space.choices)
         self.skips = [k for k, choice in enumerate(space.choices) if choice.kind == "skip" and points(choice)]
-        self.n_skip_groups = len({self.step_of[k] for k in self.skips})
-        target = {"off": math.log(1 - controller.skip_target), "on": math.log(controller.skip_target)}
+        self.n_skip_groups = len({space.choices[k].group or k for k in self.skips})
+        skip_target = self.controller.skip_target
+        target = {"off": math.log(1 - skip_target), "on": math.log(skip_target)}
         log_target = [padded((target[o] for o in space.choices[k].options), widest, 0.0) for k in self.skips]
         tables = {"columns": columns(space.choices, widest), "log_target": torch.tensor(log_target).view(-1, widest)}
         for name, table in (automaton(space.tables, widest) | tables).items():

@@ -1,12 +1,9 @@
 """A policy without memory: a softmax for each choice, as NAS-Bench-201 has it (Dong and Yang, ICLR 2020)."""
 
-import math
-
 import torch
 from torch import nn
 
 from lightning_nas.controllers.base import Controller, Decide, Policy, Sample
-from lightning_nas.controllers.steps import automaton, columns, padded, points
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Space
 
@@ -53,15 +50,7 @@ class FactorizedPolicy(Policy):
         self.step_of = {k: k for k in range(len(space.choices))}
         self.n_options = [len(choice.options) for choice in space.choices]
         self.start = nn.Parameter(DEVIATION * torch.randn(sum(self.n_options), generator=generator))
-
-        widest = max(self.n_options)
-        self.skips = [k for k, choice in enumerate(space.choices) if choice.kind == "skip" and points(choice)]
-        self.n_skip_groups = len({space.choices[k].group or k for k in self.skips})
-        target = {"off": math.log(1 - controller.skip_target), "on": math.log(controller.skip_target)}
-        log_target = [padded((target[o] for o in space.choices[k].options), widest, 0.0) for k in self.skips]
-        tables = {"columns": columns(space.choices, widest), "log_target": torch.tensor(log_target).view(-1, widest)}
-        for name, table in (automaton(space.tables, widest) | tables).items():
-            self.register_buffer(name, table, persistent=False)  # a checkpoint has the space
+        self._compile(space)
 
     def _walk(self, n: int, decide: Decide) -> Sample:
         row = torch.zeros(n, dtype=torch.long, device=self.start.device)  # of the tables, for each sample

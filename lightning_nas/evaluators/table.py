@@ -3,6 +3,7 @@
 import csv
 import gzip
 import math
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ class Table(Evaluator):
     reported, called as their columns. Where training diverged, a figure is ``nan``.
 
     Args:
-        path: the file; one whose name ends in ``.gz`` is unpacked.
+        path: the file; one whose name ends in ``.gz`` is unpacked. It is looked for here, then in
+            ``$LIGHTNING_NAS_DATA``.
         guide: the column that decides between architectures.
         report: further columns to be in the metrics.
         mode: whether a higher guide is better (``max``) or a lower one (``min``).
@@ -67,6 +69,9 @@ class Table(Evaluator):
         """
         if space is self._space:
             return
+        elsewhere = Path(os.environ.get("LIGHTNING_NAS_DATA", "data")) / self.path
+        if not self.path.exists() and elsewhere.exists():
+            self.path = elsewhere
         try:
             with (gzip.open if self.path.suffix == ".gz" else open)(self.path, "rt", newline="", encoding="utf-8") as f:
                 self._evaluations = dict(self._read(space, csv.reader(f)))

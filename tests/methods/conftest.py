@@ -6,7 +6,7 @@ from random import Random
 import lightning.pytorch as pl
 import torch
 
-from lightning_nas.controllers import TransformerController
+from lightning_nas.controllers import FactorizedController, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
 from lightning_nas.lr_schedules import Cosine
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
@@ -68,7 +68,7 @@ METHODS = {
     "enas-darts": partial(enas, models_per_step=2),
     "enas-micro": partial(enas, space=MICRO, controller=TransformerController(width=8, heads=2)),
     "enas-macro": partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
-    "enas-nas-bench-201": partial(enas, space=NASBench201()),
+    "enas-nas-bench-201": partial(enas, space=NASBench201(), controller=FactorizedController()),
     "darts-enas-micro": partial(darts, order="first", space=MICRO),
     "darts-rnn": partial(darts, space=DARTSRecurrentCell(nodes=2), unrolled_clip=0.25, momentum=0.0),
     "darts-exact-enas-rnn": partial(darts, order="exact", space=ENASRecurrentCell(nodes=3)),
