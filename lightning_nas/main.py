@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = str(wrong or error)
         if argv[0] in TRAINING:  # a space and a network do not know where their settings stand on the command line
             of_model = "space|network|inputs|task|controller|lr_schedule|strategy|evaluator|executor"
-            line = re.sub(rf"^({of_model})\.", r"model.\1.", line)
+            line = re.sub(rf"^(({of_model})\.|(n_trials|budget|round_size|max_failures): )", r"model.\1", line)
         print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
