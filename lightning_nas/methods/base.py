@@ -1,5 +1,6 @@
 """What search methods share: explicit gradients, and the validation of a network that holds all architectures."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -64,7 +65,8 @@ class OneShotMethod(NetworkModule, Method):
         seed: of everything random in the search.
         bn: how BatchNorm normalises where single architectures are scored under the shared weights. ``recalibrate``: by
             statistics of the architecture's own, taken on training batches; ``batch``: by the batch, as reference
-            implementations do.
+            implementations do, in validation too. Recurrent cells, all of whose states share a BatchNorm, need the
+            latter: averages over states are those of none.
     """
 
     validation_part = "architecture"
@@ -176,7 +178,8 @@ class OneShotMethod(NetworkModule, Method):
     # -- validation of the search network ----------------------------------------------------------------------------
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.validate_under(self.gates(), batch)
+        with batch_statistics(self.network) if self.bn == "batch" else contextlib.nullcontext():
+            self.validate_under(self.gates(), batch)
 
     def validate_under(self, gates: Gates, batch: Any) -> None:
         """Logs loss and metrics of the search network on a validation batch."""

@@ -12,6 +12,7 @@ from torch import nn
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.darts import DARTS, finite_difference, unrolled_gradient
+from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification
 
@@ -256,3 +257,16 @@ def test_best_on_hand_made_alphas():
         "normal: skip_connect(0) dil_conv_5x5(1) | sep_conv_3x3(0) max_pool_3x3(2) | "
         "sep_conv_5x5(1) avg_pool_3x3(3) | dil_conv_3x3(3) skip_connect(4)"
     )
+
+
+@pytest.mark.parametrize("bn", ["recalibrate", "batch"])
+def test_validation_normalises_by_running_averages_or_by_the_batch(bn):
+    method, data = DARTS(DARTSCell(nodes=2), ImageClassification(), {"channels": 2, "cells": 2}, bn=bn), Digits()
+    method.build_network(data.inputs)
+    run = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (before,) = run.validate(method, data, verbose=False)
+    for norm in batch_norms(method.network):
+        norm.running_mean.fill_(3.0)
+    (after,) = run.validate(method, data, verbose=False)
+    assert (before == after) == (bn == "batch")
+    assert all((norm.running_mean == 3).all() for norm in batch_norms(method.network))
