@@ -191,12 +191,14 @@ def test_inside_a_trainer_data_and_trainer_are_left_alone():
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_handler():
-    before = signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        evaluator(epochs=10_000)(ARCHITECTURE, 0)
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it otherwise
+    try:
+        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            evaluator(epochs=10_000)(ARCHITECTURE, 0)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
