@@ -313,6 +313,7 @@ def test_the_example_of_the_module_is_a_file_that_the_parser_takes(tmp_path, tab
     text = (search_study.__doc__ or "").partition("::\n")[2]
     settings = yaml.safe_load(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIGHTNING_NAS_DATA", raising=False)  # where the real table may lie
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     assert main(["study", "search", "--config=study.yaml"]) == 2
     assert "nasbench201.csv.gz: cannot be read as a table (No such file" in capsys.readouterr().err
