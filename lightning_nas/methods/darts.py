@@ -143,7 +143,7 @@ class DARTS(OneShotMethod):
 
         with batch_statistics(self.network):
             if self.order == "first":
-                loss = loss_on("architecture")(weights)
+                loss = loss_on("architecture")({name: weight.detach() for name, weight in weights.items()})
                 return loss.detach(), torch.autograd.grad(loss, self.alphas)[0]
             optimizer = self.optimizers()[0]  # type: ignore[index]
             (settings,) = optimizer.param_groups

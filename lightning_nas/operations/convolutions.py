@@ -2,7 +2,7 @@
 
 No convolution has a bias. ``affine`` says whether the BatchNorms learn scale and shift: not during a search.
 Bodies that begin with a ReLU in the papers leave it out here: a state's ReLU is computed once for all its readers
-(:class:`~lightning_nas.operations.table.View`).
+(:class:`~lightning_nas.operations.table.View`). They multiply their result by a weight, if one is given.
 """
 
 import math
@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_nas.operations.depthwise import Phases, depthwise_pointwise, from_phases
+from lightning_nas.operations.normalization import BatchNorm
 
 
 class Pointwise(nn.Module):
@@ -41,7 +44,17 @@ class Pointwise(nn.Module):
         return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, self.stride)
 
 
-class Depthwise(nn.Sequential):
+class Body(nn.Sequential):
+    """Modules with a BatchNorm at the end, which multiplies the result by a weight in the same pass."""
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        *modules, last = self
+        for module in modules:
+            x = module(x)
+        return last(x, weight)
+
+
+class Depthwise(Body):
     """Depthwise k×k, 1×1, BatchNorm: ``(N, C, H, W)`` to ``(N, C, H/stride, W/stride)``."""
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool, dilation: int = 1) -> None:
@@ -49,25 +62,57 @@ class Depthwise(nn.Sequential):
         super().__init__(
             nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
             nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
+            BatchNorm(channels, affine=affine),
         )
+        self.stride = stride
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self[2](self.convolve(x, self.stride), weight)
+
+    def convolve(self, x: Tensor, stride: int) -> Tensor:
+        """Both convolutions, undilated."""
+        depthwise, pointwise = (module.weight for module in self if isinstance(module, nn.Conv2d))
+        return depthwise_pointwise(x, depthwise, pointwise, stride)
 
 
-class Separable(nn.Sequential):
+class Dilated(Depthwise):
+    """:class:`Depthwise` of dilation 2.
+
+    It reads a state's phases, at stride 2 every second row and column of it: there it is a convolution without
+    dilation. A state that has no phases, since a size is odd, it reads as it is.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
+        super().__init__(channels, kernel, stride, affine, dilation=2)
+
+    def forward(self, x: Tensor | Phases, weight: Tensor | None = None) -> Tensor:
+        depthwise, pointwise, norm = self
+        if isinstance(x, Phases):
+            out = from_phases(Phases(self.convolve(x.x, stride=1)))
+        else:
+            out = self.convolve(x, stride=1) if self.stride == 2 else pointwise(depthwise(x))
+        return norm(out, weight)
+
+
+class Separable(Body):
     """``sep_conv_k`` without its first ReLU: :class:`Depthwise` twice, the second with stride 1."""
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
-        super().__init__(Depthwise(channels, kernel, stride, affine), nn.ReLU(), Depthwise(channels, kernel, 1, affine))
+        super().__init__(
+            Depthwise(channels, kernel, stride, affine),
+            nn.ReLU(inplace=True),
+            Depthwise(channels, kernel, 1, affine),
+        )
 
 
-class Conv1x7(nn.Sequential):
+class Conv1x7(Body):
     """``conv_7x1_1x7`` without its ReLU: 1×7, 7×1, BatchNorm."""
 
     def __init__(self, channels: int, stride: int, affine: bool) -> None:
         super().__init__(
             nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
             nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
+            BatchNorm(channels, affine=affine),
         )
 
 
@@ -79,11 +124,11 @@ class HalfResolution(nn.Module):
         super().__init__()
         self.even = Pointwise(widths, channels_out // 2, stride=2)
         self.odd = Pointwise(widths, channels_out - channels_out // 2, stride=2)
-        self.norm = nn.BatchNorm2d(channels_out, affine=affine)
+        self.norm = BatchNorm(channels_out, affine=affine)
 
-    def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
+    def forward(self, x: Tensor, names: Sequence[str] | None = None, weight: Tensor | None = None) -> Tensor:
         shifted = F.pad(x, (-1, x.shape[3] % 2, -1, x.shape[2] % 2))  # an odd size is padded by one
-        return self.norm(torch.cat([self.even(x, names), self.odd(shifted, names)], 1))
+        return self.norm(torch.cat([self.even(x, names), self.odd(shifted, names)], 1), weight)
 
 
 class FactorizedReduce(nn.Module):
@@ -111,13 +156,13 @@ class ReLUConvBN(nn.Module):
         return self.norm(self.convolution(self.relu(x), names))
 
 
-class ConvBN(nn.Sequential):
+class ConvBN(Body):
     """``nor_conv_k`` (NAS-Bench-201) without its ReLU: an ordinary k×k convolution, BatchNorm."""
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
         super().__init__(
             nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
+            BatchNorm(channels, affine=affine),
         )
 
 

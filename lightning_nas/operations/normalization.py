@@ -1,12 +1,37 @@
-"""Which statistics BatchNorm uses. In a supernet the running averages belong to no single architecture."""
+"""BatchNorm whose result is weighted, and which statistics it uses.
+
+In a supernet the running averages belong to no single architecture.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that can multiply its result by a number in the same pass, forward and backward."""
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Normalises ``(N, C, H, W)``; ``weight`` is a scalar, None: one."""
+        if weight is None:
+            return super().forward(x)
+        scale = weight.repeat(self.num_features) if self.weight is None else weight * self.weight
+        shift = None if self.bias is None else weight * self.bias
+        averages = self.running_mean, self.running_var
+        momentum = self.momentum
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            if momentum is None:  # the cumulative mean
+                momentum = 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
+        elif self.training:
+            averages = None, None
+        by_batch = self.training or averages[0] is None
+        return F.batch_norm(x, *averages, scale, shift, by_batch, momentum or 0.0, self.eps)
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:

@@ -1,16 +1,18 @@
 """The table of operations.
 
-An operation is a *view* of the state it reads, followed by a *body*. The view (ReLU, or pooling with the BatchNorm that
-follows it in a search) is the same tensor for every edge that leaves a state, so a cell computes it once; the body
-belongs to the edge.
+An operation is a *view* of the state it reads, followed by a *body*. The view (ReLU, the phases for dilated
+convolutions, or pooling with the BatchNorm that follows it in a search) is the same tensor for every edge that leaves a
+state, so a cell computes it once; the body belongs to the edge and multiplies its result by the edge's weight.
 """
 
 import dataclasses
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_nas.operations.convolutions import Conv1x7, ConvBN, Depthwise, HalfResolution, Separable
+from lightning_nas.operations.convolutions import Conv1x7, ConvBN, Dilated, HalfResolution, Separable
+from lightning_nas.operations.depthwise import Phases, phases
+from lightning_nas.operations.normalization import BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Operation:
 
     Attributes:
         view: what it reads, by stride 1 and 2.
-        body: ``(channels, stride, affine)`` to a module, or None where the view is already the result.
+        body: ``(channels, stride, affine)`` to a module that takes what the view returns and ``weight``, by which it
+            multiplies the result; or None where the view is already the result.
     """
 
     view: Callable[[int], View]
@@ -41,7 +44,7 @@ class Operation:
 def _pool(name: str, build: Callable[[int], nn.Module]) -> Operation:
     def view(channels: int, stride: int, affine: bool) -> nn.Module:
         # In a search (no affine) BatchNorm follows, so that pools and convolutions compete at the same scale.
-        return build(stride) if affine else nn.Sequential(build(stride), nn.BatchNorm2d(channels, affine=False))
+        return build(stride) if affine else nn.Sequential(build(stride), BatchNorm(channels, affine=False))
 
     shared = View(name, view)
     return Operation(lambda stride: shared, lambda channels, stride, affine: None)
@@ -49,10 +52,32 @@ def _pool(name: str, build: Callable[[int], nn.Module]) -> Operation:
 
 _STATE = View("state", lambda channels, stride, affine: nn.Identity())
 _RELU = View("relu", lambda channels, stride, affine: nn.ReLU())
+_RELU_PHASES = View("relu_phases", lambda channels, stride, affine: ReLUPhases(stride))
+
+
+class ReLUPhases(nn.Module):
+    """ReLU, and what a convolution of dilation 2 reads of it: at stride 1 its phases (the ReLU itself where a size is
+    odd), at stride 2 every second row and column."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor | Phases:
+        if self.stride == 2:
+            return x[:, :, ::2, ::2].relu()
+        parts = phases(x)
+        return x.relu() if parts is None else Phases(parts.x.relu())
 
 
 def _convolution(body: Callable[[int, int, bool], nn.Module]) -> Operation:
     return Operation(lambda stride: _RELU, body)
+
+
+def _dilated(kernel: int) -> Operation:
+    return Operation(
+        lambda stride: _RELU_PHASES, lambda channels, stride, affine: Dilated(channels, kernel, stride, affine)
+    )
 
 
 OPERATIONS: dict[str, Operation | None] = {
@@ -66,8 +91,8 @@ OPERATIONS: dict[str, Operation | None] = {
     "sep_conv_3x3": _convolution(lambda channels, stride, affine: Separable(channels, 3, stride, affine)),
     "sep_conv_5x5": _convolution(lambda channels, stride, affine: Separable(channels, 5, stride, affine)),
     "sep_conv_7x7": _convolution(lambda channels, stride, affine: Separable(channels, 7, stride, affine)),
-    "dil_conv_3x3": _convolution(lambda channels, stride, affine: Depthwise(channels, 3, stride, affine, dilation=2)),
-    "dil_conv_5x5": _convolution(lambda channels, stride, affine: Depthwise(channels, 5, stride, affine, dilation=2)),
+    "dil_conv_3x3": _dilated(3),
+    "dil_conv_5x5": _dilated(5),
     "nor_conv_1x1": _convolution(lambda channels, stride, affine: ConvBN(channels, 1, stride, affine)),
     "nor_conv_3x3": _convolution(lambda channels, stride, affine: ConvBN(channels, 3, stride, affine)),
     "conv_7x1_1x7": _convolution(lambda channels, stride, affine: Conv1x7(channels, stride, affine)),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class States:
     names: tuple[str, ...]
 
 
-Seen = dict[tuple[int, str], Tensor]
+Seen = dict[tuple[int, str], Any]
 """The views computed so far in one forward pass of a cell, by source and name."""
 
 
@@ -76,9 +76,16 @@ class Candidates(nn.Module):
             self.bodies[f"{place}/{option}"] = body
 
     def forward(
-        self, place: str, source: int, option: str, state: Tensor | None, seen: Seen, probability: float
+        self,
+        place: str,
+        source: int,
+        option: str,
+        state: Tensor | None,
+        seen: Seen,
+        probability: float,
+        weight: Tensor | None,
     ) -> Tensor | None:
-        """One operation's result; None where the operation is ``none`` or nothing flows into its state."""
+        """One operation's result times its weight; None where the operation is ``none`` or its state is nothing."""
         operation = self.operations[option]
         if operation is None or state is None:
             return None
@@ -86,7 +93,11 @@ class Candidates(nn.Module):
         if (source, view) not in seen:
             seen[source, view] = self.views[f"{source}/{view}"](state)
         body = f"{place}/{option}"
-        out = self.bodies[body](seen[source, view]) if body in self.bodies else seen[source, view]
+        out = seen[source, view]
+        if body in self.bodies:
+            out = self.bodies[body](out, weight=weight)
+        elif weight is not None:
+            out = weight * out
         return out if view == "state" else drop_path(out, probability)  # the identity is never dropped
 
     def nothing(self, state: Tensor) -> Tensor:
@@ -105,6 +116,36 @@ def plus(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None
         return total
     term = term if weight is None else weight * term
     return term if total is None else total + term
+
+
+class Node:
+    """A sum of terms, which lives for one forward pass."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._terms = 0
+
+    def add(self, term: Tensor | None) -> None:
+        """Adds a term; None counts as zero."""
+        if term is None:
+            return
+        if self._sum is None:
+            self._sum = term
+        elif self._terms == 1:
+            self._sum = self._sum + term  # the first term may be a view, that others read
+        else:
+            self._sum += term
+        self._terms += 1
+
+    def finish(self) -> Tensor | None:
+        """The sum, to be read from now on; None where there was no term.
+
+        Its gradient will be dense. A slice of a concatenation's makes the backward pass of BatchNorm several times
+        slower.
+        """
+        if self._sum is not None and self._sum.requires_grad:
+            self._sum.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return self._sum
 
 
 class Edges(nn.Module):
@@ -130,14 +171,17 @@ class Edges(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], gates: Resolved, probability: float) -> list[Tensor]:
         """The nodes' states."""
-        states: list[Tensor | None] = [*inputs, *[None] * self.n_nodes]
+        states: list[Tensor | None] = [*inputs]
+        nodes = [Node() for _ in range(self.n_nodes)]
         seen: Seen = {}
         # source by source: once all edges that leave a state are done, nobody holds its views any more
         for source, leaving in enumerate(self.leaving):
+            if source >= len(inputs):
+                states.append(nodes[source - len(inputs)].finish())
             for name, node in leaving:
                 for option, weight in gates[name]:
-                    term = self.candidates(name, source, option, states[source], seen, probability)
-                    states[node] = plus(states[node], term, weight)
+                    term = self.candidates(name, source, option, states[source], seen, probability, weight)
+                    nodes[node - len(inputs)].add(term)
             for key in [key for key in seen if key[0] == source]:
                 del seen[key]
         return [self.candidates.nothing(inputs[0]) if s is None else s for s in states[len(inputs) :]]

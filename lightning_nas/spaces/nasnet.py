@@ -11,11 +11,11 @@ from lightning_nas.spaces.cells import (
     Cell,
     CellSpace,
     Kind,
+    Node,
     Place,
     Preprocess,
     Seen,
     States,
-    plus,
 )
 
 AMOEBANET_OPERATIONS = (
@@ -163,15 +163,15 @@ class NodePairsCell(Cell):
         seen: Seen = {}
         slots = self._slots()
         for first, second in zip(slots[::2], slots[1::2], strict=True):
-            total = None
+            new = Node()
             for node, slot in (first, second):
                 for source, by_source in gates[f"{node}/input_{slot}"]:
                     for option, weight in gates[f"{node}/operation_{slot}"]:
-                        place, state = f"{node}/{slot}/{source}", states[int(source)]
-                        term = self.candidates(place, int(source), option, state, seen, probability)
+                        place, read = f"{node}/{slot}/{source}", states[int(source)]
                         both = weight if by_source is None else by_source if weight is None else by_source * weight
-                        total = plus(total, term, both)
-            states.append(self.candidates.nothing(states[0]) if total is None else total)
+                        new.add(self.candidates(place, int(source), option, read, seen, probability, both))
+            state = new.finish()
+            states.append(self.candidates.nothing(states[0]) if state is None else state)
         return states
 
     def loose(self, gates: Resolved, states: Iterable[int]) -> Mapping[int, Tensor | None]:

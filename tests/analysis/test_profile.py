@@ -7,6 +7,7 @@ from torch import nn
 
 from lightning_nas.analysis.profile import Profile, profile
 from lightning_nas.operations import Pointwise
+from lightning_nas.operations.convolutions import Depthwise
 from lightning_nas.spaces import DARTSCell
 
 INPUTS = {"channels": 3, "image_size": 32, "num_classes": 10}
@@ -69,19 +70,21 @@ def test_darts_v1_has_the_published_size(child):
 
 
 def test_flops_and_activations_of_a_network_are_those_of_its_layers(child):
-    """Against hooks on all layers, which see the same since this network has no functional ones."""
+    """Against hooks on all layers. The two convolutions of a Depthwise are one; each puts out as much as both."""
     network = child.network(INPUTS, channels=4, cells=3, form="final")
     flops, activations = [], []
 
     def count(layer, arguments, out):
-        weight = next(parameter for parameter in layer.parameters() if parameter.dim() > 1)
-        flops.append(2 * out[0].numel() * weight[0].numel())
-        activations.append(out[0].numel())
-        assert out.shape[1] == weight.shape[0]
+        for weight in (parameter for parameter in layer.parameters() if parameter.dim() > 1):
+            flops.append(2 * out[0].numel() * weight[0].numel())
+            activations.append(out[0].numel())
+            assert out.shape[1] == weight.shape[0]
 
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear, Pointwise)):
-            layer.register_forward_hook(count)
+    both = [layer for layer in network.modules() if isinstance(layer, Depthwise)]
+    single = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, Pointwise))]
+    within = {part for layer in both for part in layer.modules()}
+    for layer in (*both, *(layer for layer in single if layer not in within)):
+        layer.register_forward_hook(count)
     measured = profile(network, torch.randn(3, 3, 32, 32))
     assert (measured.flops, measured.activations) == (sum(flops), sum(activations))
 

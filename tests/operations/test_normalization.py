@@ -1,10 +1,13 @@
-"""Which statistics BatchNorm uses, and that a network is afterwards what it was."""
+"""BatchNorm under a weight, which statistics it uses, and that a network is afterwards what it was."""
+
+import contextlib
+import copy
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_nas.operations.normalization import batch_norms, batch_statistics, recalibrated
+from lightning_nas.operations.normalization import BatchNorm, batch_norms, batch_statistics, recalibrated
 
 
 def build():
@@ -204,3 +207,32 @@ def test_what_does_not_run_keeps_its_averages_too():
     with recalibrated(network, network[:2], data):
         assert not torch.equal(network[1].running_mean, before[0]["1.running_mean"])
     assert_same(before, state(network))
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation", "batch statistics", "cumulative", "without averages"])
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_weight_multiplies_the_result_in_the_same_pass(affine: bool, mode: str) -> None:
+    torch.manual_seed(0)
+    norm = BatchNorm(
+        3, momentum=None if mode == "cumulative" else 0.1, affine=affine, track_running_stats=mode != "without averages"
+    ).double()
+    if affine:
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    norm(torch.randn(4, 3, 2, 2, dtype=torch.float64))  # so that averages are not those at the start
+    norm.train(mode not in {"evaluation", "batch statistics"})
+    other = copy.deepcopy(norm)
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    both = nn.ModuleList([norm, other])
+    with batch_statistics(both) if mode == "batch statistics" else contextlib.nullcontext():
+        outputs = norm(x, weight), weight * other(x)
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    gradient = torch.randn_like(x)
+    inputs = [[x, weight, *module.parameters()] for module in (norm, other)]
+    for a, b in zip(
+        *(torch.autograd.grad(out, given, gradient) for out, given in zip(outputs, inputs, strict=True)), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for a, b in zip(norm.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
