@@ -83,6 +83,11 @@ class DARTS(OneShotMethod):
         if self.space.no_relaxation:
             name = type(self.space).__name__
             raise SettingError(f"model.space: DARTS cannot search {name}; {self.space.no_relaxation}")
+        if order == "exact" and self.network_settings.get("compile"):
+            raise SettingError(
+                "model.network.compile: compiled code cannot be differentiated twice, as model.order: exact does; set "
+                "it to false, or the order to finite_difference"
+            )
         self.order = order
         self.warmup_epochs = warmup_epochs
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay

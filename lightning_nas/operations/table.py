@@ -62,12 +62,13 @@ class ReLUPhases(nn.Module):
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor | Phases:
         if self.stride == 2:
-            return x[:, :, ::2, ::2].relu()
+            return self.relu(x[:, :, ::2, ::2])
         parts = phases(x)
-        return x.relu() if parts is None else Phases(parts.x.relu())
+        return self.relu(x) if parts is None else Phases(self.relu(parts.x))
 
 
 def _convolution(body: Callable[[int, int, bool], nn.Module]) -> Operation:

@@ -103,6 +103,7 @@ class DARTSRecurrentCell(Space):
         input_dropout: float = 0.8,
         hidden_dropout: float = 0.25,
         output_dropout: float = 0.75,
+        compile: bool = False,
     ) -> RecurrentNetwork:
         """A language model; see :class:`~lightning_nas.spaces.recurrent.RecurrentNetwork`.
 
@@ -114,9 +115,11 @@ class DARTSRecurrentCell(Space):
             input_dropout: to drop a unit of the embedding.
             hidden_dropout: to drop a unit of the states that the cell reads.
             output_dropout: to drop a unit of the cell's outputs.
+            compile: whether the cell is compiled for the search, about a minute at its start for a third of each step.
+                It needs a C++ compiler, or a GPU.
         """
         check_form(form)
-        cell = SharedMatrixCell(self.nodes, hidden, form)
+        cell = SharedMatrixCell(self.nodes, hidden, form, compile)
         return RecurrentNetwork(self, inputs, cell, True, word_dropout, input_dropout, hidden_dropout, output_dropout)
 
 
@@ -126,8 +129,8 @@ class SharedMatrixCell(RecurrentCell):
     In search form one BatchNorm without scale and shift normalises all states (released code).
     """
 
-    def __init__(self, nodes: int, hidden: int, form: Form) -> None:
-        super().__init__(hidden, True, [[str(state)] for state in range(nodes + 1)])
+    def __init__(self, nodes: int, hidden: int, form: Form, compile: bool) -> None:
+        super().__init__(hidden, True, [[str(state)] for state in range(nodes + 1)], compile)
         if form == "search":
             self.state_norm = nn.BatchNorm1d(hidden, affine=False)
 

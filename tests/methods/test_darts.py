@@ -13,8 +13,8 @@ from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.darts import DARTS, finite_difference, unrolled_gradient
 from lightning_nas.operations.normalization import batch_norms
-from lightning_nas.spaces import DARTSCell
-from lightning_nas.tasks import ImageClassification
+from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell
+from lightning_nas.tasks import ImageClassification, LanguageModeling
 
 INPUTS = {"channels": 3, "image_size": 8, "num_classes": 10}
 
@@ -270,3 +270,8 @@ def test_validation_normalises_by_running_averages_or_by_the_batch(bn):
     (after,) = run.validate(method, data, verbose=False)
     assert (before == after) == (bn == "batch")
     assert all((norm.running_mean == 3).all() for norm in batch_norms(method.network))
+
+
+def test_exact_gradients_and_compiled_cells_exclude_each_other():
+    with pytest.raises(SettingError, match=r"model\.network\.compile: compiled code cannot be differentiated twice"):
+        DARTS(DARTSRecurrentCell(), LanguageModeling(), {"compile": True}, order="exact")
