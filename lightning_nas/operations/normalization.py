@@ -20,6 +20,7 @@ class BatchNorm(nn.BatchNorm2d):
         """Normalises ``(N, C, H, W)``; ``weight`` is a scalar, None: one."""
         if weight is None:
             return super().forward(x)
+        # copies: a weight that is only expanded has a wrong gradient on a CPU (torch 2.15)
         scale = weight.repeat(self.num_features) if self.weight is None else weight * self.weight
         shift = None if self.bias is None else weight * self.bias
         averages = self.running_mean, self.running_var

@@ -115,7 +115,7 @@ class DARTSRecurrentCell(Space):
             input_dropout: to drop a unit of the embedding.
             hidden_dropout: to drop a unit of the states that the cell reads.
             output_dropout: to drop a unit of the cell's outputs.
-            compile: whether the cell is compiled for the search, about a minute at its start for a third of each step.
+            compile: whether the cell is compiled for the search, about a minute at its start for a fifth of each step.
                 It needs a C++ compiler, or a GPU.
         """
         check_form(form)
