@@ -7,7 +7,8 @@ import torch
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
-from lightning_nas.spaces.cells import Cell, CellSpace, Edges, Kind, Place, Preprocess, States
+from lightning_nas.spaces.cell_network import Cell, CellSpace, Kind, Place, Preprocess
+from lightning_nas.spaces.cells import Edges, States
 
 
 class DARTSCell(CellSpace):

@@ -9,14 +9,8 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations import ReLUConvBN, drop_path
 from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolution
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Network, Resolved, Space
-from lightning_nas.spaces.cells import (
-    Form,
-    check_form,
-    check_image_inputs,
-    drop_probability,
-    example_images,
-    plus,
-)
+from lightning_nas.spaces.cells import Form, check_form, plus
+from lightning_nas.spaces.image_networks import check_image_inputs, drop_probability, example_images
 
 _BODIES: dict[str, Callable[[int], nn.Module]] = {
     "conv_3x3": lambda channels: ConvBN(channels, 3, stride=1, affine=True),

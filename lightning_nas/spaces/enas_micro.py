@@ -20,17 +20,9 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Network, Resolved
-from lightning_nas.spaces.cells import (
-    AuxiliaryHead,
-    Candidates,
-    Form,
-    Place,
-    States,
-    check_form,
-    check_image_inputs,
-    drop_probability,
-    example_images,
-)
+from lightning_nas.spaces.cell_network import Place
+from lightning_nas.spaces.cells import Candidates, Form, States, check_form
+from lightning_nas.spaces.image_networks import AuxiliaryHead, check_image_inputs, drop_probability, example_images
 from lightning_nas.spaces.nasnet import NodePairs, NodePairsCell, side_by_side
 
 Reduction = Literal["factorized", "strided"]

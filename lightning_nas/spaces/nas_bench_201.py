@@ -7,15 +7,8 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Network, Space
-from lightning_nas.spaces.cells import (
-    Edges,
-    Form,
-    check_form,
-    check_image_inputs,
-    check_operations,
-    drop_probability,
-    example_images,
-)
+from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
+from lightning_nas.spaces.image_networks import check_image_inputs, drop_probability, example_images
 
 NODES = 3  # after the input
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

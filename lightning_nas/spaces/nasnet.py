@@ -6,17 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
-from lightning_nas.spaces.cells import (
-    Candidates,
-    Cell,
-    CellSpace,
-    Kind,
-    Node,
-    Place,
-    Preprocess,
-    Seen,
-    States,
-)
+from lightning_nas.spaces.cell_network import Cell, CellSpace, Kind, Place, Preprocess
+from lightning_nas.spaces.cells import Candidates, Node, Seen, States
 
 AMOEBANET_OPERATIONS = (
     "skip_connect",

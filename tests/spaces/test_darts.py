@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.spaces import Architecture, Choice, DARTSCell, Gates
-from lightning_nas.spaces.cells import Cell, CellNetwork, Place, States
+from lightning_nas.spaces.cell_network import Cell, CellNetwork, Place
+from lightning_nas.spaces.cells import States
 from lightning_nas.spaces.darts import EdgeCell
 
 CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}

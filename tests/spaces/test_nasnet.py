@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from lightning_nas.architecture import load_architecture
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import NASNetCell
-from lightning_nas.spaces.cells import Place, States
+from lightning_nas.spaces.cell_network import Place
+from lightning_nas.spaces.cells import States
 from lightning_nas.spaces.nasnet import PairCell, loose_weights
 
 CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}

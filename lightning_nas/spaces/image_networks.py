@@ -1,0 +1,92 @@
+"""What networks of images share: their inputs, drop-path by depth, ImageNet's stem and the auxiliary head."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from lightning_nas.errors import SettingError
+from lightning_nas.operations import Pointwise
+from lightning_nas.spaces.base import DropPath, Network
+from lightning_nas.spaces.cells import States
+
+
+def drop_probability(network: nn.Module, drop_path: DropPath, depth: float) -> float:
+    """The probability of drop-path at a relative depth; zero unless the network is in training."""
+    if not network.training:
+        return 0.0
+    return drop_path(depth) if callable(drop_path) else drop_path
+
+
+def check_image_inputs(inputs: Mapping[str, int]) -> None:
+    for field in ("channels", "image_size", "num_classes"):
+        if field not in inputs:
+            raise SettingError(f"inputs.{field}: missing; a network of images needs it")
+
+
+def example_images(network: Network, batch_size: int) -> Tensor:
+    """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
+    size = network.inputs["image_size"]
+    return next(network.parameters()).new_zeros(batch_size, network.inputs["channels"], size, size)
+
+
+class ImageNetStem(nn.Module):
+    """Three 3×3 convolutions of stride 2; the last two results, at a quarter and an eighth, are the cells' inputs."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(channels_in, channels // 2, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.second = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        first = self.first(x)
+        return [first, self.second(first)]
+
+
+class AuxiliaryHead(nn.Module):
+    """ReLU, 5×5 average pool, 1×1 to 128, 2×2 to 768, linear.
+
+    Differs from the released code: maps larger than its 8×8 (ImageNet: 7×7) are averaged at the end, and the ImageNet
+    head keeps its second BatchNorm.
+
+    Args:
+        widths: channels of each state that can be in what it reads, by name.
+        size: of the feature maps that it reads, in pixels.
+        num_classes: of the data.
+        pool_stride: of the average pool; 3 for CIFAR, 2 for ImageNet.
+        bias: whether the linear layer has one.
+    """
+
+    def __init__(
+        self, widths: Mapping[str, int], size: int, num_classes: int, pool_stride: int = 3, bias: bool = True
+    ) -> None:
+        super().__init__()
+        least = 5 + pool_stride  # the pool has to leave 2×2
+        if size < least:
+            raise SettingError(
+                f"network.auxiliary: the auxiliary head reads feature maps of at least {least}×{least}, here "
+                f"they are {size}×{size}; set it to false or take larger images"
+            )
+        self.pool = nn.Sequential(nn.ReLU(), nn.AvgPool2d(5, pool_stride))
+        self.reduce = Pointwise(widths, 128)
+        self.features = nn.Sequential(
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, num_classes, bias=bias)
+
+    def forward(self, states: States) -> Tensor:
+        reduced = self.reduce(self.pool(states.x), states.names)
+        return self.classifier(self.features(reduced).mean((2, 3)))
