@@ -9,9 +9,10 @@ from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cell_network import Cell, CellSpace, Kind, Place, Preprocess
 from lightning_nas.spaces.cells import Edges, States
+from lightning_nas.spaces.kept_edges import KeptEdges
 
 
-class DARTSCell(CellSpace):
+class DARTSCell(KeptEdges, CellSpace):
     """One choice per edge, over the operations; every node keeps two incoming edges.
 
     States 0 and 1 of a cell are the outputs of the two cells before it, nodes follow; ``normal/0->2`` is the edge from
@@ -25,7 +26,7 @@ class DARTSCell(CellSpace):
             released code, where ``none`` is one of the operations on a kept edge.
     """
 
-    start = 0  # live edges into the current node so far
+    kept = 2
 
     def __init__(
         self,
@@ -42,25 +43,6 @@ class DARTSCell(CellSpace):
     def node_choices(self, kind: Kind, node: int, operations: Sequence[str]) -> Iterable[Choice]:
         for source in range(node):
             yield Choice(f"{kind}/{source}->{node}", tuple(operations), f"{kind}/{node}", sources=(source,))
-
-    def step(self, live: int, choice: Choice, option: str) -> int | None:
-        live += option != "none"
-        if choice.last_of_node:
-            return 0 if live == 2 or (self.sparse and live < 2) else None
-        return live if live <= 2 else None
-
-    def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
-        """The paper's rule: an edge is as strong as its strongest operation but ``none``, and every node keeps its two
-        strongest edges. Scores are softmax weights (or anything non-negative).
-
-        With ``none`` scored zero this is the architecture of the highest total score.
-        """
-        return super().derive(
-            [
-                [0.0 if option == "none" else float(score) for option, score in zip(choice.options, row, strict=True)]
-                for choice, row in zip(self.choices, scores, strict=True)
-            ]
-        )
 
     def describe(self, architecture: Architecture) -> str:
         """The papers' notation: ``operation(source)``, nodes separated by a bar."""

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
+from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cells import Form, check_form
+from lightning_nas.spaces.kept_edges import KeptEdges
 from lightning_nas.spaces.recurrent import PENN_TREEBANK, PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
 
 OPERATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 
 
-class DARTSRecurrentCell(Space):
+class DARTSRecurrentCell(KeptEdges):
     """One choice per edge, over the operations; every node keeps one incoming edge.
 
     State 0 is computed from a word and the output at the time step before, nodes follow; ``0->2`` is the edge from
@@ -30,7 +31,7 @@ class DARTSRecurrentCell(Space):
         operations: the candidates on every edge; ``none`` has to be among them.
     """
 
-    start = 0  # live edges into the current node so far
+    kept = 1
     usual_inputs = PENN_TREEBANK
 
     def __init__(self, nodes: int = 8, operations: Sequence[str] = OPERATIONS) -> None:
@@ -46,25 +47,6 @@ class DARTSRecurrentCell(Space):
             Choice(f"{source}->{node}", tuple(operations), str(node), sources=(source,))
             for node in range(1, nodes + 1)
             for source in range(node)
-        )
-
-    def step(self, live: int, choice: Choice, option: str) -> int | None:
-        live += option != "none"
-        if choice.last_of_node:
-            return 0 if live == 1 else None
-        return live if live <= 1 else None
-
-    def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
-        """The paper's rule: an edge is as strong as its strongest operation but ``none``, and every node keeps its
-        strongest edge. Scores are softmax weights (or anything non-negative).
-
-        With ``none`` scored zero this is the architecture of the highest total score.
-        """
-        return super().derive(
-            [
-                [0.0 if option == "none" else float(score) for option, score in zip(choice.options, row, strict=True)]
-                for choice, row in zip(self.choices, scores, strict=True)
-            ]
         )
 
     def describe(self, architecture: Architecture) -> str:
