@@ -9,15 +9,14 @@ width differ little; the LSTM's width is the one at which it has most nearly as 
 """
 
 import argparse
-import time
 from random import Random
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.training import HEADER, count, quiet_trainer, trained
 from lightning_nas import data as data_modules
 from lightning_nas.architecture import Found, load_architecture
 from lightning_nas.callbacks import NonMonotoneAveraging
@@ -70,10 +69,6 @@ class RetrainLSTM(Retrain):
         self.network = LSTMNetwork(inputs, self.hidden)
 
 
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architectures", nargs="+", default=["darts_ptb_v2"], help="files or published names")
@@ -94,8 +89,7 @@ def main() -> None:
     n_params = count(first.space.restrict(first.architecture).network(inputs, form="final", **size))
     width = min(range(4, 1024), key=lambda hidden: abs(_count_lstm(inputs["vocabulary"], hidden) - n_params))
     print(f"{arguments.epochs} epochs of {arguments.data}, {arguments.batch_size} columns, perplexities")
-    header = f"{'network':44}{'parameters':>12}{'lr':>8}{'seed':>6}{'validation':>12}{'test':>10}{'minutes':>9}"
-    print(header, flush=True)
+    print(HEADER, flush=True)
     for seed in range(arguments.seeds):
         architectures = {name: each.to_dict() for name, each in found.items()}
         for each in {type(each.space).__name__: each for each in found.values()}.values():
@@ -116,25 +110,14 @@ def main() -> None:
             }
             modules[f"LSTM of {width} units"] = RetrainLSTM(width, **given)
             for name, module in modules.items():
-                start = time.time()
-                data = getattr(data_modules, arguments.data)(**settings)
-                trainer = pl.Trainer(
+                trainer = quiet_trainer(
+                    arguments.accelerator,
                     max_epochs=arguments.epochs,
-                    accelerator=arguments.accelerator,
                     gradient_clip_val=0.25,
                     callbacks=[NonMonotoneAveraging(2)],
-                    logger=False,
-                    enable_checkpointing=False,
-                    enable_model_summary=False,
-                    enable_progress_bar=False,
-                    num_sanity_val_steps=0,
                 )
-                trainer.fit(module, data)
-                validation = float(trainer.callback_metrics["val/perplexity"])
-                (figures,) = trainer.test(module, data, verbose=False)
-                minutes = (time.time() - start) / 60
-                row = f"{name[-44:]:44}{count(module.network):12,}{lr:8}{seed:6}{validation:12.1f}"
-                print(f"{row}{figures['test/perplexity']:10.1f}{minutes:9.1f}", flush=True)
+                data = getattr(data_modules, arguments.data)(**settings)
+                print(trained(name, module, data, trainer, "perplexity", digits=1), flush=True)
 
 
 def _count_lstm(vocabulary: int, hidden: int) -> int:

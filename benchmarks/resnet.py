@@ -8,14 +8,13 @@ that is held out of the training images, and then tested.
 """
 
 import argparse
-import time
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from benchmarks.training import HEADER, count, quiet_trainer, trained
 from lightning_nas import data as data_modules
 from lightning_nas.architecture import load_architecture
 from lightning_nas.retrain import Retrain
@@ -68,10 +67,6 @@ def closest_width(n_params: int, inputs: dict[str, int], blocks: tuple[int, ...]
     return min(range(2, 128), key=lambda width: abs(count(NarrowResNet(inputs, width, blocks)) - n_params))
 
 
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="darts_v2")
@@ -99,9 +94,7 @@ def main() -> None:
     blocks = tuple(arguments.blocks)
     width = closest_width(n_params, inputs, blocks)
     print(f"{arguments.epochs} epochs of {arguments.batches:.0%} of the batches of {arguments.batch_size}")
-    print(
-        f"{'network':28}{'parameters':>12}{'lr':>8}{'seed':>6}{'validation':>12}{'test':>8}{'minutes':>9}", flush=True
-    )
+    print(HEADER, flush=True)
     for seed in range(arguments.seeds):
         for lr in arguments.lrs:
             given = {"seed": seed, "lr": lr, "drop_path": 0.0, "train_on": "weights"}
@@ -110,26 +103,15 @@ def main() -> None:
                 f"ResNet {blocks}, width {width}": RetrainResNet(width, blocks, **given),
             }
             for name, module in modules.items():
-                start = time.time()
-                data = getattr(data_modules, arguments.data)(**settings)
-                trainer = pl.Trainer(
+                trainer = quiet_trainer(
+                    arguments.accelerator,
                     max_epochs=arguments.epochs,
-                    accelerator=arguments.accelerator,
                     gradient_clip_val=5,
                     limit_train_batches=arguments.batches,
-                    logger=False,
-                    enable_checkpointing=False,
-                    enable_model_summary=False,
-                    enable_progress_bar=False,
                     check_val_every_n_epoch=arguments.epochs,
-                    num_sanity_val_steps=0,
                 )
-                trainer.fit(module, data)
-                validation = float(trainer.callback_metrics["val/accuracy"])
-                (figures,) = trainer.test(module, data, verbose=False)
-                minutes = (time.time() - start) / 60
-                row = f"{name:28}{count(module.network):12,}{lr:8}{seed:6}{validation:12.4f}"
-                print(f"{row}{figures['test/accuracy']:8.4f}{minutes:9.1f}", flush=True)
+                data = getattr(data_modules, arguments.data)(**settings)
+                print(trained(name, module, data, trainer, "accuracy", digits=4), flush=True)
 
 
 if __name__ == "__main__":

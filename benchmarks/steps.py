@@ -5,7 +5,6 @@ metrics, logging and the optimisers are in it, the loader is not. The textbook's
 """
 
 import dataclasses
-import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from torch import Tensor
 from benchmarks.counterparts import Counterparts
 from benchmarks.measure import SIDES, Side, Stopwatch, peak_memory, recorded
 from benchmarks.rows import Row
+from benchmarks.training import quiet_trainer
 from lightning_nas.module import NetworkModule
 
 Losses = dict[str, Tensor]
@@ -163,18 +163,3 @@ class _Stream:
 
     def get(self, index: int) -> Any:
         return self.batch
-
-
-def quiet_trainer(device: str, **settings: Any) -> pl.Trainer:
-    """For one epoch, without files or output."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    return pl.Trainer(
-        max_epochs=1,
-        accelerator="gpu" if device == "cuda" else device,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )

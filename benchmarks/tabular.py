@@ -1,17 +1,18 @@
-"""The line of aging evolution on a table of results, per ask and tell."""
+"""The line of aging evolution on a table of results, per ask and tell: nothing is written to disk."""
 
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.evolution import bare, ours
 from benchmarks.measure import Side
 from benchmarks.rows import CallRow
 from lightning_nas.evaluators.table import Table
-from lightning_nas.spaces import NASBench201
+from lightning_nas.spaces import Architecture, NASBench201
+from lightning_nas.strategies import AgingEvolution, Trial
 
 POPULATION, SAMPLE = 10, 3
 
@@ -32,3 +33,35 @@ class Evolution(CallRow):
         scores = {architecture: table(architecture).score for architecture in space}
         settings = (self.sizes.trials, POPULATION, SAMPLE, 0)
         return {"textbook": partial(bare, scores, *settings), "ours": partial(ours, table, space, *settings)}
+
+
+def ours(table: Table, space: NASBench201, n: int, population: int, sample: int, seed: int) -> float:
+    """The best score of n trials."""
+    strategy = AgingEvolution(population, sample).begin(space, seed)
+    for number in range(n):
+        (architecture,) = strategy.ask()
+        evaluation = table(architecture, number)
+        strategy.tell([Trial(number, architecture, evaluation.score, evaluation.metrics, evaluation.cost)])
+    assert strategy.best is not None
+    return strategy.best.score
+
+
+def bare(scores: dict[Architecture, float], n: int, population: int, sample: int, seed: int) -> float:
+    """The best score of n rounds: six edges with five operations, as the textbook would write it."""
+    rng = Random(seed)
+    members: deque[tuple[float, Architecture]] = deque()
+    best = -1.0
+    for _ in range(n):
+        if len(members) < population:
+            architecture = tuple(rng.randrange(5) for _ in range(6))
+        else:
+            parent = max(rng.choices(members, k=sample))[1]
+            edge = rng.randrange(6)
+            operation = rng.choice([option for option in range(5) if option != parent[edge]])
+            architecture = (*parent[:edge], operation, *parent[edge + 1 :])
+        score = scores[architecture]
+        members.append((score, architecture))
+        if len(members) > population:
+            members.popleft()
+        best = max(best, score)
+    return best
