@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
+from torchmetrics import MetricCollection
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
@@ -66,12 +67,24 @@ class Scorer:
         """The task's score of one architecture."""
         gates = self.space.gates(architecture)
         forward = partial(self.network, gates=gates)
-        with self._statistics(lambda batch: self.task.loss(forward, batch)):
+        with self._statistics(self._one_after_another(forward)):
             metrics = self.task.metrics(self.network.inputs, over_ranks=False).to(self.device)  # type: ignore[arg-type]
-            carry = None
+            run = self._one_after_another(forward, metrics)
             for batch in self.validation:
-                _, carry = self.task.loss(forward, batch, carry, metrics)
+                run(batch)
         return float(metrics.compute()[self.task.score])
+
+    def _one_after_another(
+        self, forward: Callable[..., Any], metrics: MetricCollection | None = None
+    ) -> Callable[[Any], None]:
+        """What runs the batches of one stream, each with the carry of the batch before it."""
+        carry = None
+
+        def run(batch: Any) -> None:
+            nonlocal carry
+            _, carry = self.task.loss(forward, batch, carry, metrics)
+
+        return run
 
     @contextmanager
     def _statistics(self, forward: Callable[[Any], Any]) -> Iterator[None]:

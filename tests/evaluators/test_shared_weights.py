@@ -11,13 +11,14 @@ from torch import nn
 
 from lightning_nas.checkpoints import load_search
 from lightning_nas.data import Digits
+from lightning_nas.data.text import Window
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Scorer, SharedWeights
 from lightning_nas.executors.base import run_trial
 from lightning_nas.methods import RandomSearchWS
 from lightning_nas.operations.normalization import batch_norms
-from lightning_nas.spaces import DARTSCell, NASBench201
-from lightning_nas.tasks import ImageClassification
+from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell, NASBench201
+from lightning_nas.tasks import ImageClassification, LanguageModeling
 
 INPUTS = {"channels": 1, "image_size": 6, "num_classes": 3}
 
@@ -205,7 +206,7 @@ def test_the_network_is_left_as_it_was_when_a_batch_fails(space, bn):
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_the_carry_goes_through_validation_alone(space):
+def test_calibration_and_validation_have_a_carry_each(space):
     carries = []
 
     class Counts(ImageClassification):
@@ -218,7 +219,25 @@ def test_the_carry_goes_through_validation_alone(space):
     for architecture in architectures(space, 2):
         carries.clear()
         evaluate(architecture)
-        assert carries == [(None, False), (None, False), (None, True), (1, True), (2, True)]
+        assert carries == [(None, False), (1, False), (None, True), (1, True), (2, True)]
+
+
+def test_statistics_of_a_text_do_not_depend_on_how_it_is_cut():
+    space = DARTSRecurrentCell(nodes=3)
+    torch.manual_seed(0)
+    dropout = dict.fromkeys(["word_dropout", "input_dropout", "hidden_dropout", "output_dropout"], 0.0)
+    network = space.network({"vocabulary": 9}, hidden=5, **dropout).double()
+    torch.nn.init.normal_(network.embedding)
+    words = torch.randint(9, (25, 4))
+    first = torch.arange(24) == 0
+    whole = Window(words[:-1], words[1:], first)
+    windows = [Window(*(part[rows] for part in whole)) for rows in (slice(0, 7), slice(7, 24))]
+    architecture = space.random(Random(0))
+    once, cut = (
+        Scorer(space, network, LanguageModeling(), windows, calibration)(architecture)
+        for calibration in ([whole], windows)
+    )
+    assert cut == pytest.approx(once, rel=1e-6)  # of a metric in float32
 
 
 class FromTable(Scorer):
