@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces.base import Gates, Network, Resolved, Space
 from lightning_nas.spaces.cells import plus
 
@@ -311,9 +312,17 @@ class RecurrentNetwork(Network):
             gates: how each choice is taken; None where the space has one architecture.
             carry: of the window before, ``(N, hidden)``; None: zeros. Gradients flow into it unless it is detached.
             first: ``(T,)``, whether a text begins at a word. It can at the first alone, where the carry is zeros then.
+
+        Raises:
+            SettingError: if BatchNorm has to normalise a batch of a single column.
         """
         resolved = self.space.resolve(gates)
         n, hidden = tokens.shape[1], self.cell.hidden
+        if n == 1 and any(norm.training for norm in batch_norms(self)):
+            raise SettingError(
+                "data.batch_size, data.evaluation_batch_size: at least 2 columns where BatchNorm normalises by the "
+                "batch (in training; with model.bn batch in evaluation too), got 1"
+            )
         words = F.embedding(tokens, self.embedding)
         of_words = self._mask("word", self.inputs["vocabulary"], 1)
         words = times(words, None if of_words is None else F.embedding(tokens, of_words))

@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+from random import Random
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.func import functional_call
 
 from lightning_nas.analysis.profile import profile
 from lightning_nas.errors import SettingError
+from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.spaces import PUBLISHED, DARTSRecurrentCell, ENASRecurrentCell
 from lightning_nas.spaces.recurrent import LanguageOutput, RecurrentNetwork, compiled
 
@@ -227,6 +229,17 @@ def test_a_wrong_width_is_refused() -> None:
 def test_the_data_have_to_be_words() -> None:
     with pytest.raises(SettingError, match=r"^inputs.vocabulary: missing"):
         DARTSRecurrentCell().network({"channels": 3, "image_size": 8, "num_classes": 5})
+
+
+@pytest.mark.parametrize("space", [DARTSRecurrentCell(3), ENASRecurrentCell(4)], ids=["darts", "enas"])
+def test_a_single_column_cannot_be_normalised(space: DARTSRecurrentCell | ENASRecurrentCell) -> None:
+    network, gates = space.network(TEXT, hidden=8), space.gates(space.random(Random(0)))
+    with pytest.raises(SettingError, match=r"^data.batch_size, data.evaluation_batch_size: at least 2 columns"):
+        network(text(4, columns=1), gates)
+    network.eval()
+    assert network(text(4, columns=1), gates).logits.shape == (4, 1, 13)
+    with batch_statistics(network), pytest.raises(SettingError, match=r"with model\.bn batch"):
+        network(text(4, columns=1), gates)
 
 
 @pytest.mark.parametrize("name", PTB)
