@@ -22,7 +22,7 @@ from lightning_nas.architecture import Found, load_architecture
 from lightning_nas.callbacks import NonMonotoneAveraging
 from lightning_nas.lr_schedules import Exponential
 from lightning_nas.retrain import Retrain
-from lightning_nas.spaces.recurrent import LanguageOutput, RecurrentNetwork, times
+from lightning_nas.spaces.language_model import LanguageOutput, RecurrentNetwork, times
 from lightning_nas.tasks import LanguageModeling
 
 DROPOUT = {"word_dropout": 0.05, "input_dropout": 0.2, "hidden_dropout": 0.1, "output_dropout": 0.3}

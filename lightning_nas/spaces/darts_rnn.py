@@ -15,7 +15,8 @@ from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cells import Form, check_form
 from lightning_nas.spaces.kept_edges import KeptEdges
-from lightning_nas.spaces.recurrent import PENN_TREEBANK, PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
+from lightning_nas.spaces.language_model import PENN_TREEBANK, RecurrentNetwork
+from lightning_nas.spaces.recurrent import PREVIOUS, Edge, RecurrentCell
 
 OPERATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 
@@ -87,7 +88,7 @@ class DARTSRecurrentCell(KeptEdges):
         output_dropout: float = 0.75,
         compile: bool = False,
     ) -> RecurrentNetwork:
-        """A language model; see :class:`~lightning_nas.spaces.recurrent.RecurrentNetwork`.
+        """A language model; see :class:`~lightning_nas.spaces.language_model.RecurrentNetwork`.
 
         Args:
             inputs: ``vocabulary`` of the data.

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
+from lightning_nas.spaces.language_model import PENN_TREEBANK, RecurrentNetwork
 from lightning_nas.spaces.nasnet import loose_weights
-from lightning_nas.spaces.recurrent import ACTIVATIONS, PENN_TREEBANK, PREVIOUS, Edge, RecurrentCell, RecurrentNetwork
+from lightning_nas.spaces.recurrent import ACTIVATIONS, PREVIOUS, Edge, RecurrentCell
 
 Share = Literal["pair", "pair_and_activation"]
 """Which architectures share a matrix: those where a node has the same predecessor, or the same activation too."""
@@ -106,7 +107,7 @@ class ENASRecurrentCell(Space):
         hidden_dropout: float = 0.25,
         output_dropout: float = 0.76,
     ) -> RecurrentNetwork:
-        """A language model; see :class:`~lightning_nas.spaces.recurrent.RecurrentNetwork`.
+        """A language model; see :class:`~lightning_nas.spaces.language_model.RecurrentNetwork`.
 
         Args:
             inputs: ``vocabulary`` of the data.

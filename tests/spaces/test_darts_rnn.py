@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import PUBLISHED, DARTSRecurrentCell
-from lightning_nas.spaces.recurrent import RecurrentNetwork
+from lightning_nas.spaces.language_model import RecurrentNetwork
 
 PTB = {"vocabulary": 10_000}
 TEXT = {"vocabulary": 11}
