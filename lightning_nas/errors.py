@@ -1,4 +1,4 @@
-"""The error for what a user gave, and how the parser's long messages become one line."""
+"""The errors for what a user gave, and how the parser's long messages become one line."""
 
 import re
 
@@ -13,6 +13,10 @@ class SettingError(ValueError):
 
     The command line prints the message alone; any other exception is a bug and shows where it happened.
     """
+
+
+class Diverged(SettingError):
+    """A training whose weights are no longer finite."""
 
 
 def setting_error(error: BaseException | None) -> SettingError | None:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_nas.errors import SettingError
+from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.lr_schedules import LRSchedule
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import DropPath, Network, Space
@@ -53,6 +53,8 @@ class NetworkModule(Module):
     nesterov: bool = False
     weight_decay: float
     drop_path: float = 0.0
+    remedy: ClassVar[str] = "lower model.lr, or set trainer.gradient_clip_val"
+    """What helps where a training diverges."""
 
     def __init__(
         self,
@@ -154,6 +156,13 @@ class NetworkModule(Module):
             scheduler: Any = self.lr_schedulers()
             for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
                 group["lr"] = lr * scale
+
+    def on_train_epoch_end(self) -> None:
+        if not all(weight.isfinite().all() for weight in self.parameters()):
+            raise Diverged(
+                f"model: the training has diverged, its weights are not finite; {self.remedy}, and go on from the last "
+                "checkpoint"
+            )
 
     def on_validation_epoch_start(self) -> None:
         self.carries.pop("validation", None)

@@ -7,12 +7,12 @@ from functools import partial
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lightning_nas.architecture import load_architecture
 from lightning_nas.callbacks import Interruption
 from lightning_nas.data import Digits, ImageData
-from lightning_nas.errors import SettingError
+from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.lr_schedules import Cosine
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.retrain import Retrain
@@ -280,6 +280,16 @@ def test_interrupted_and_resumed_is_uninterrupted(make, averages, tmp_path):
     run().fit(resumed, digits(), ckpt_path=tmp_path / "last.ckpt")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_diverged_training_says_so_and_the_last_good_checkpoint_stays(explode, tmp_path):
+    each_epoch = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    run = trainer(max_epochs=3, callbacks=[explode, each_epoch], enable_checkpointing=True, limit_val_batches=0)
+    with pytest.raises(Diverged, match=r"lower model\.lr, or set trainer\.gradient_clip_val, and go on"):
+        run.fit(tiny(), digits())
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["epoch"] == 0
+    assert all(value.isfinite().all() for value in content["state_dict"].values())
 
 
 def test_the_checkpoint_holds_the_architecture_not_its_path(tmp_path):

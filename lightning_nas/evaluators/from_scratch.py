@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_nas.architecture import Found
-from lightning_nas.errors import SettingError
+from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.retrain import Retrain
 from lightning_nas.seeding import derive_seed
@@ -89,7 +89,10 @@ class FromScratch(Evaluator):
         watch = _Watch(self.task, self.patience)
         with _quiet():
             trainer = self._trainer(watch)
-            _fit(trainer, module, self.data)
+            try:
+                _fit(trainer, module, self.data)
+            except Diverged:
+                watch.diverged = True
         figures = watch.best if self.patience else watch.last
         score = math.nan if watch.diverged else watch.score(figures)
         figures = {**figures, "n_params": float(_n_params(module.network)), "epochs": float(trainer.current_epoch)}
@@ -138,7 +141,7 @@ _OURS = {
 
 
 class _Watch(pl.Callback):
-    """Keeps figures of validation; ends a training that has diverged or that no longer gets better."""
+    """Keeps figures of validation; ends a training that no longer gets better."""
 
     def __init__(self, task: Task, patience: int | None) -> None:
         self.task, self.patience = task, patience
@@ -159,10 +162,6 @@ class _Watch(pl.Callback):
         else:
             self.n_worse += 1
             trainer.should_stop |= self.n_worse == self.patience
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.diverged |= not bool(trainer.callback_metrics["train/loss"].isfinite())
-        trainer.should_stop |= self.diverged
 
 
 def _fit(trainer: pl.Trainer, module: Retrain, data: Any) -> None:

@@ -71,6 +71,7 @@ class OneShotMethod(NetworkModule, Method):
 
     validation_part = "architecture"
     gradient_clip: float | None = None
+    remedy = "lower model.lr, or set model.gradient_clip"
 
     def __init__(
         self,
@@ -196,8 +197,6 @@ class SamplingMethod(OneShotMethod):
     """
 
     n_candidates: int
-    rates = "model.lr"
-    """What to lower where the search diverges."""
 
     def draw(self, *purpose: int | str) -> Architecture:
         """An architecture as the search draws them now, a function of the purpose and the same on all ranks."""
@@ -210,12 +209,8 @@ class SamplingMethod(OneShotMethod):
         raise NotImplementedError
 
     def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
         self.lr_schedulers().step()  # type: ignore[union-attr]
-        if not all(weight.isfinite().all() for weight in self.parameters()):
-            raise SettingError(
-                f"model: the search has diverged, its weights are not finite; lower {self.rates}, or set "
-                "model.gradient_clip, and go on from the last checkpoint"
-            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """An architecture per batch. The running averages belong to none of them, so the batch's own are taken."""

@@ -59,6 +59,8 @@ class DARTS(OneShotMethod):
         alphas_weight_decay: of the alphas.
     """
 
+    remedy = "lower model.lr or model.alphas_lr, or set model.gradient_clip"
+
     def __init__(
         self,
         space: Space,
@@ -116,8 +118,8 @@ class DARTS(OneShotMethod):
     def best(self) -> Architecture:
         if not self.alphas.isfinite().all():
             raise SettingError(
-                "model: the search has diverged, its alphas are not finite; lower model.lr or model.alphas_lr, or set "
-                "model.gradient_clip, and go on from the last checkpoint"
+                f"model: the search has diverged, its alphas are not finite; {self.remedy}, and go on from the last "
+                "checkpoint"
             )
         return self.space.derive(self.choice_weights())
 
@@ -180,6 +182,7 @@ class DARTS(OneShotMethod):
         return [weights, alphas], [schedule]
 
     def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self._log_skips()
         entropy = torch.special.entr(self.weights().detach()).sum(1).mean()

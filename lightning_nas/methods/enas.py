@@ -66,7 +66,7 @@ class ENAS(SamplingMethod):
         n_candidates: architectures drawn in the end, each scored on the same batch; the best is returned.
     """
 
-    rates = "model.lr or model.controller_lr"
+    remedy = "lower model.lr or model.controller_lr, or set model.gradient_clip"
 
     def __init__(
         self,
