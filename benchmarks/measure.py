@@ -1,6 +1,7 @@
 """How two implementations of one step are compared: in turns in one process, each one's memory in a process of its own,
 and their gradients with those of float64."""
 
+import ctypes
 import gc
 import multiprocessing
 import statistics
@@ -69,27 +70,36 @@ class Stopwatch:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def peak_memory(device: torch.device, prepare: Callable[[], Callable[[], Any]]) -> float:
-    """MiB that what ``prepare`` returns takes at most, over what was there when it was called, in a fresh process: on a
-    GPU of its memory, else of the process's (Linux)."""
+Measured = Callable[[Callable[[], None]], Any]
+"""Does what is to be measured, and calls its argument where that begins."""
+
+
+def peak_memory(device: torch.device, prepare: Callable[[], Measured]) -> float:
+    """MiB that what ``prepare`` returns takes at most, over what is there where it begins, in a fresh process: on a GPU
+    of its memory, else of the process's (Linux)."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak_memory, device, prepare, torch.get_num_threads()).result()
 
 
-def _peak_memory(device: torch.device, prepare: Callable[[], Callable[[], Any]], threads: int) -> float:
+def _peak_memory(device: torch.device, prepare: Callable[[], Measured], threads: int) -> float:
     torch.set_num_threads(threads)
-    run = prepare()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark begins anew
-    before = _resident("VmRSS")
-    run()
-    return _resident("VmHWM") - before
+    before = 0.0
+
+    def begin() -> None:
+        nonlocal before
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device) / 2**20
+        else:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, or it would be used unseen
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")  # the high-water mark begins anew
+            before = _resident("VmRSS")
+
+    prepare()(begin)
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident("VmHWM")
+    return peak - before
 
 
 def _resident(field: str) -> float:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
 
 from benchmarks.counterparts import Counterparts
-from benchmarks.measure import SIDES, Side, Stopwatch, peak_memory, recorded
+from benchmarks.measure import SIDES, Measured, Side, Stopwatch, peak_memory, recorded
 from benchmarks.rows import Row
 from benchmarks.training import quiet_trainer
 from lightning_nas.module import NetworkModule
@@ -68,12 +68,12 @@ class StepRow(Row):
     def memory(self, side: Side) -> float:
         return peak_memory(self.device, partial(self._steps, side))
 
-    def _steps(self, side: Side) -> Callable[[], Any]:
+    def _steps(self, side: Side) -> Measured:
         """Two steps of one side, with everything that they need built already."""
         pair = self.pair()
         pair.ours.to(self.device)
         pair.textbook.to(self.device)
-        return partial(self.run, pair, [side], 2)
+        return partial(self.run, pair, [side], 2, None)
 
     def gradients(self, dtype: torch.dtype) -> dict[Side, dict[str, Tensor]]:
         pair = self.pair(exact=True)
@@ -85,16 +85,22 @@ class StepRow(Row):
         return {side: {n: value.cpu() for n, value in (found[side] | losses[side]).items()} for side in SIDES}
 
     def run(
-        self, pair: Pair, sides: Sequence[Side], steps: int, stopwatch: Stopwatch | None = None
+        self,
+        pair: Pair,
+        sides: Sequence[Side],
+        steps: int,
+        stopwatch: Stopwatch | None = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> dict[Side, Losses]:
-        """Takes steps of these sides, in turns, and returns the losses of the last."""
+        """Calls ``begin``, takes steps of these sides, in turns, and returns the losses of the last."""
         batches = self.batches(next(pair.ours.parameters()).dtype)
         if "ours" not in sides:
             batches = move_data_to_device(batches, self.device)
+            begin()
             for step in range(steps):
                 losses = pair.step(batches, self.drawn(pair.ours, step))
             return {"textbook": losses}
-        in_turns = InTurns(self, pair, sides, stopwatch or Stopwatch(self.device))
+        in_turns = InTurns(self, pair, sides, stopwatch or Stopwatch(self.device), begin)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trainer = quiet_trainer(self.sizes.device, callbacks=[in_turns])
@@ -103,19 +109,22 @@ class StepRow(Row):
 
 
 class InTurns(pl.Callback):
-    """Takes the textbook's step before each of ours, and times both."""
+    """Takes the textbook's step before each of ours, and times both; calls ``begin`` before the first."""
 
-    def __init__(self, row: StepRow, pair: Pair, sides: Sequence[Side], stopwatch: Stopwatch) -> None:
-        self.row, self.pair, self.sides, self.stopwatch = row, pair, sides, stopwatch
+    def __init__(
+        self, row: StepRow, pair: Pair, sides: Sequence[Side], stopwatch: Stopwatch, begin: Callable[[], None]
+    ) -> None:
+        self.row, self.pair, self.sides, self.stopwatch, self.begin = row, pair, sides, stopwatch, begin
         self.losses: dict[Side, Losses] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.pair.textbook.to(module.device)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._is_measured(batch) and not self.losses:
+            self.pair.copy_weights()  # ours may have taken a step of another kind
+            self.begin()
         if "textbook" in self.sides and self._is_measured(batch):
-            if not self.losses:
-                self.pair.copy_weights()  # ours may have taken a step of another kind
             drawn = self.row.drawn(module, batch_idx)
             with self.stopwatch("textbook"):
                 self.losses["textbook"] = self.pair.step(batch, drawn)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.counterparts import matched
 from benchmarks.images import descend
-from benchmarks.measure import Side, Stopwatch
+from benchmarks.measure import Side
 from benchmarks.sampling import CONTROLLER, POLICY, recurrent_controller
 from benchmarks.steps import Batches, Losses, Pair, StepRow
 from benchmarks.textbook.bilevel import Bilevel
@@ -228,9 +228,9 @@ class ENASRecurrentController(ENASRecurrent):
 
         return step
 
-    def run(self, pair: Pair, sides: Sequence[Side], steps: int, stopwatch: Stopwatch | None = None) -> Any:
+    def run(self, pair: Pair, sides: Sequence[Side], steps: int, *args: Any) -> Any:
         pair.ours.controller_steps = steps
-        return super().run(pair, sides, steps, stopwatch)
+        return super().run(pair, sides, steps, *args)
 
     def drawn(self, method: ENAS, batch_idx: int) -> list[Architecture]:
         with torch.no_grad():

@@ -132,7 +132,7 @@ class LanguageModeling(Task):
                 loss = loss + self.activation_penalty * out.dropped.square().mean()
             if self.slowness and len(out.hidden) > 1:
                 loss = loss + self.slowness * out.hidden.diff(dim=0).square().mean()
-        return loss, out.carry.detach()
+        return loss, out.carry.detach().clone()  # as a view it would keep the outputs of all time steps
 
     def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
         entropy, carry = self.loss(forward, batch, carry)
