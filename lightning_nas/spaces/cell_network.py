@@ -9,15 +9,9 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
-from lightning_nas.spaces.base import Choice, DropPath, Gates, Network, Resolved, Space
+from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Form, States, check_form, check_operations
-from lightning_nas.spaces.image_networks import (
-    AuxiliaryHead,
-    ImageNetStem,
-    check_image_inputs,
-    drop_probability,
-    example_images,
-)
+from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, cifar_stem
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -71,7 +65,7 @@ class Preprocess(nn.Module):
         return [self.before_last(s0.x, s0.names), self.last(s1.x, s1.names)]
 
 
-class CellNetwork(Network):
+class CellNetwork(ImageNetwork):
     """Stem, cells, global average pool, linear (Liu et al. 2019, released code; Zoph et al. 2018 for the idea).
 
     Reduction cells stand at a third and at two thirds of the depth and double the channels.
@@ -100,24 +94,19 @@ class CellNetwork(Network):
         auxiliary: bool,
         kinds: tuple[str, ...],
     ) -> None:
-        super().__init__()
+        super().__init__(space, inputs)
         if channels < 2 or channels % 2:
             raise SettingError(f"network.channels: an even number, since it is divided by two; got {channels}")
         if stem not in get_args(Stem):
             raise SettingError(f"network.stem: {' or '.join(get_args(Stem))}, got {stem!r}")
         if cells < 1:
             raise SettingError(f"network.cells: at least 1, got {cells}")
-        check_image_inputs(inputs)
-        self.space = space
-        self.inputs = dict(inputs)
         reductions = {cells // 3, 2 * cells // 3} if "reduce" in kinds else set()
         self.auxiliary_after = 2 * cells // 3
         self.stem: nn.Module
         if stem == "cifar":
             width = 3 * channels
-            self.stem = nn.Sequential(
-                nn.Conv2d(inputs["channels"], width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-            )
+            self.stem = cifar_stem(inputs["channels"], width)
         else:
             width = channels
             self.stem = ImageNetStem(inputs["channels"], channels)
@@ -160,14 +149,11 @@ class CellNetwork(Network):
         s0, s1 = (States(output, ("stem",)) for output in outputs)
         auxiliary = None
         for k, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1, resolved, drop_probability(self, drop_path, (k + 1) / len(self.cells)))
+            s0, s1 = s1, cell(s0, s1, resolved, self.drop_probability(drop_path, (k + 1) / len(self.cells)))
             if k == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
         logits = self.classifier(s1.x.mean((2, 3), keepdim=True), s1.names).flatten(1)
         return logits if auxiliary is None else (logits, auxiliary)
-
-    def example(self, batch_size: int = 1) -> Tensor:
-        return example_images(self, batch_size)
 
 
 class CellSpace(Space):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import ReLUConvBN, drop_path
 from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolution
-from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Network, Resolved, Space
+from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form, plus
-from lightning_nas.spaces.image_networks import check_image_inputs, drop_probability, example_images
+from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
 
 _BODIES: dict[str, Callable[[int], nn.Module]] = {
     "conv_3x3": lambda channels: ConvBN(channels, 3, stride=1, affine=True),
@@ -127,7 +127,7 @@ def _choices(layer: int, operations: Sequence[str]) -> list[Choice]:
     return [Choice(f"{node}/operation", tuple(operations), node), *skips]
 
 
-class ENASMacroNetwork(Network):
+class ENASMacroNetwork(ImageNetwork):
     """3×3 stem, layers, global average pool, dropout, linear without bias (Pham et al. 2018, released code).
 
     After a third and after two thirds of the layers all states that are read later are halved, each by its own
@@ -156,20 +156,15 @@ class ENASMacroNetwork(Network):
         full_convolutions: bool,
         dropout: float,
     ) -> None:
-        super().__init__()
+        super().__init__(space, inputs)
         check_form(form)
-        check_image_inputs(inputs)
         if channels < 2:
             raise SettingError(f"network.channels: at least 2, since a reduction splits them; got {channels}")
         if full_convolutions and form == "search":
             raise SettingError("network.full_convolutions: final form only; in the search ENAS's are separable")
         if not 0 <= dropout < 1:
             raise SettingError(f"network.dropout: at least 0 and below 1, got {dropout}")
-        self.space = space
-        self.inputs = dict(inputs)
-        self.stem = nn.Sequential(
-            nn.Conv2d(inputs["channels"], channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.stem = cifar_stem(inputs["channels"], channels)
         self.layers = nn.ModuleDict()
         self.reductions = nn.ModuleDict()
         last_reader = self._last_readers({choice.name: choice.options for choice in space.choices})
@@ -194,7 +189,7 @@ class ENASMacroNetwork(Network):
         states = {0: self.stem(x.contiguous(memory_format=torch.channels_last))}
         for name, layer in self.layers.items():
             number = int(name)
-            probability = drop_probability(self, drop_path, number / len(self.layers))
+            probability = self.drop_probability(drop_path, number / len(self.layers))
             states[number] = layer(states, resolved, probability)
             states = {state: value for state, value in states.items() if last_reader[state] > number}
             if name in self.reductions:
@@ -211,9 +206,6 @@ class ENASMacroNetwork(Network):
             if choice.kind == "skip" and "on" in options[choice.name]:
                 last[choice.sources[0]] = choice.state
         return last
-
-    def example(self, batch_size: int = 1) -> Tensor:
-        return example_images(self, batch_size)
 
 
 class Layer(nn.Module):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
-from lightning_nas.spaces.base import Choice, DropPath, Gates, Network, Resolved
+from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved
 from lightning_nas.spaces.cell_network import Place
 from lightning_nas.spaces.cells import Candidates, Form, States, check_form
-from lightning_nas.spaces.image_networks import AuxiliaryHead, check_image_inputs, drop_probability, example_images
+from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetwork, cifar_stem
 from lightning_nas.spaces.nasnet import NodePairs, NodePairsCell, side_by_side
 
 Reduction = Literal["factorized", "strided"]
@@ -72,7 +72,7 @@ class ENASMicro(NodePairs):
         return ENASMicroNetwork(self, inputs, channels, layers, form, reduction, auxiliary, dropout)
 
 
-class ENASMicroNetwork(Network):
+class ENASMicroNetwork(ImageNetwork):
     """3×3 stem, cells, ReLU, global average pool, dropout, linear without bias.
 
     Of ``layers + 2`` cells those at ``layers // 3`` and ``2 (layers // 3) + 1`` are reductions and double the channels.
@@ -104,20 +104,15 @@ class ENASMicroNetwork(Network):
         auxiliary: bool,
         dropout: float,
     ) -> None:
-        super().__init__()
-        check_image_inputs(inputs)
+        super().__init__(space, inputs)
         if channels < 1 or layers < 1:
             raise SettingError(f"network.channels and network.layers: at least 1, got {channels} and {layers}")
         if reduction not in get_args(Reduction):
             raise SettingError(f"network.reduction: {' or '.join(get_args(Reduction))}, got {reduction!r}")
         if not 0 <= dropout < 1:
             raise SettingError(f"network.dropout: from 0 to below 1, got {dropout}")
-        self.space = space
-        self.inputs = dict(inputs)
         self.dropout = dropout
-        self.stem = nn.Sequential(
-            nn.Conv2d(inputs["channels"], 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
-        )
+        self.stem = cifar_stem(inputs["channels"], 3 * channels)
         reductions = (layers // 3, 2 * (layers // 3) + 1)
         self.auxiliary_after = reductions[1] + 1
         self.auxiliary: nn.Module | None = None
@@ -153,15 +148,12 @@ class ENASMicroNetwork(Network):
         for k, cell in enumerate(self.cells):
             if str(k) in self.halvings:
                 s0, s1 = s1, States(self.halvings[str(k)](s1.x, s1.names), ("halved",))
-            s0, s1 = s1, cell(s0, s1, resolved, drop_probability(self, drop_path, (k + 1) / len(self.cells)))
+            s0, s1 = s1, cell(s0, s1, resolved, self.drop_probability(drop_path, (k + 1) / len(self.cells)))
             if k == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
         pooled = F.dropout(F.relu(s1.x).mean((2, 3), keepdim=True), self.dropout, self.training)
         logits = self.classifier(pooled, s1.names).flatten(1)
         return logits if auxiliary is None else (logits, auxiliary)
-
-    def example(self, batch_size: int = 1) -> Tensor:
-        return example_images(self, batch_size)
 
 
 _STATE = View("state", lambda channels, stride, affine: nn.Identity())

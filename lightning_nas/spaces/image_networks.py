@@ -1,4 +1,4 @@
-"""What networks of images share: their inputs, drop-path by depth, ImageNet's stem and the auxiliary head."""
+"""What networks of images share: their inputs, drop-path by depth, stems and the auxiliary head."""
 
 from collections.abc import Mapping
 
@@ -6,27 +6,44 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import Pointwise
-from lightning_nas.spaces.base import DropPath, Network
+from lightning_nas.spaces.base import DropPath, Network, Space
 from lightning_nas.spaces.cells import States
 
 
-def drop_probability(network: nn.Module, drop_path: DropPath, depth: float) -> float:
-    """The probability of drop-path at a relative depth; zero unless the network is in training."""
-    if not network.training:
-        return 0.0
-    return drop_path(depth) if callable(drop_path) else drop_path
+class ImageNetwork(Network):
+    """What a network of images knows of them, and how far each of its parts is dropped.
+
+    Args:
+        space: whose choices are built.
+        inputs: ``channels``, ``image_size`` (pixels) and ``num_classes`` of the data.
+
+    Raises:
+        SettingError: if one of the inputs is missing.
+    """
+
+    def __init__(self, space: Space, inputs: dict[str, int]) -> None:
+        super().__init__()
+        for field in ("channels", "image_size", "num_classes"):
+            if field not in inputs:
+                raise SettingError(f"inputs.{field}: missing; a network of images needs it")
+        self.space = space
+        self.inputs = dict(inputs)
+
+    def drop_probability(self, drop_path: DropPath, depth: float) -> float:
+        """The probability of drop-path at a relative depth; zero unless the network is in training."""
+        if not self.training:
+            return 0.0
+        return drop_path(depth) if callable(drop_path) else drop_path
+
+    def example(self, batch_size: int = 1) -> Tensor:
+        """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
+        size = self.inputs["image_size"]
+        return next(self.parameters()).new_zeros(batch_size, self.inputs["channels"], size, size)
 
 
-def check_image_inputs(inputs: Mapping[str, int]) -> None:
-    for field in ("channels", "image_size", "num_classes"):
-        if field not in inputs:
-            raise SettingError(f"inputs.{field}: missing; a network of images needs it")
-
-
-def example_images(network: Network, batch_size: int) -> Tensor:
-    """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""
-    size = network.inputs["image_size"]
-    return next(network.parameters()).new_zeros(batch_size, network.inputs["channels"], size, size)
+def cifar_stem(channels_in: int, channels: int) -> nn.Sequential:
+    """The stem of networks for small images: a 3×3 convolution and BatchNorm at full resolution."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
 
 class ImageNetStem(nn.Module):

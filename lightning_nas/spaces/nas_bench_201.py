@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Network, Space
+from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Space
 from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
-from lightning_nas.spaces.image_networks import check_image_inputs, drop_probability, example_images
+from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
 
 NODES = 3  # after the input
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -73,7 +73,7 @@ class NASBench201(Space):
         return NASBench201Network(self, inputs, channels, cells, form)
 
 
-class NASBench201Network(Network):
+class NASBench201Network(ImageNetwork):
     """3×3 stem, three stacks of cells with a residual reduction between them, BatchNorm, ReLU, pool, linear.
 
     Differs from the released code: in search form a pool is followed by BatchNorm, as in DARTS.
@@ -87,16 +87,11 @@ class NASBench201Network(Network):
     """
 
     def __init__(self, space: Space, inputs: dict[str, int], channels: int, cells: int, form: Form) -> None:
-        super().__init__()
+        super().__init__(space, inputs)
         check_form(form)
-        check_image_inputs(inputs)
         if channels < 1 or cells < 1:
             raise SettingError(f"network.channels and network.cells: at least 1, got {channels} and {cells}")
-        self.space = space
-        self.inputs = dict(inputs)
-        self.stem = nn.Sequential(
-            nn.Conv2d(inputs["channels"], channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.stem = cifar_stem(inputs["channels"], channels)
         self.stacks = nn.ModuleList()
         self.reductions = nn.ModuleList()
         for width in (channels, 2 * channels, 4 * channels):
@@ -118,11 +113,8 @@ class NASBench201Network(Network):
                 x = self.reductions[k - 1](x)
             for cell in stack:  # type: ignore[attr-defined]
                 depth += 1
-                x = cell([x], resolved, drop_probability(self, drop_path, depth / n_cells))[-1]
+                x = cell([x], resolved, self.drop_probability(drop_path, depth / n_cells))[-1]
         return self.classifier(self.head(x).mean((2, 3)))
-
-    def example(self, batch_size: int = 1) -> Tensor:
-        return example_images(self, batch_size)
 
 
 class ResidualReduction(nn.Module):
