@@ -1,7 +1,7 @@
 """What a search and a retraining share: plain hyper-parameters, a network that fits the data, seeded steps, carries."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -158,9 +158,13 @@ class NetworkModule(Module):
                 group["lr"] = lr * scale
 
     def on_train_epoch_end(self) -> None:
-        if not all(weight.isfinite().all() for weight in self.parameters()):
+        self.check_finite("weights", self.parameters())
+
+    def check_finite(self, what: str, values: Iterable[Tensor]) -> None:
+        """Raises ``Diverged`` if not all values are finite."""
+        if not all(value.isfinite().all() for value in values):
             raise Diverged(
-                f"model: the training has diverged, its weights are not finite; {self.remedy}, and go on from the last "
+                f"model: the training has diverged, its {what} are not finite; {self.remedy}, and go on from the last "
                 "checkpoint"
             )
 

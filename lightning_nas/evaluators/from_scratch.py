@@ -95,7 +95,7 @@ class FromScratch(Evaluator):
                 watch.diverged = True
         figures = watch.best if self.patience else watch.last
         score = math.nan if watch.diverged else watch.score(figures)
-        figures = {**figures, "n_params": float(_n_params(module.network)), "epochs": float(trainer.current_epoch)}
+        figures = {**figures, "n_params": float(_n_params(module.network)), "epochs": float(watch.n_epochs)}
         return Evaluation(score, figures, time.perf_counter() - began)
 
     def _trainer(self, watch: "_Watch") -> pl.Trainer:
@@ -148,6 +148,7 @@ class _Watch(pl.Callback):
         self.last: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.diverged = False
+        self.n_epochs = 0  # trained to the end
         self.n_worse = 0
 
     def score(self, figures: dict[str, float]) -> float:
@@ -162,6 +163,9 @@ class _Watch(pl.Callback):
         else:
             self.n_worse += 1
             trainer.should_stop |= self.n_worse == self.patience
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.n_epochs += 1
 
 
 def _fit(trainer: pl.Trainer, module: Retrain, data: Any) -> None:

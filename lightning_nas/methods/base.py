@@ -176,6 +176,10 @@ class OneShotMethod(NetworkModule, Method):
         """Metrics of the weights' steps for the whole epoch; in every step, so that a resumed epoch has them too."""
         self.log_dict({f"train/{k}": v for k, v in self.train_metrics.items()}, on_step=False, on_epoch=True)
 
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+
     # -- validation of the search network ----------------------------------------------------------------------------
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -207,10 +211,6 @@ class SamplingMethod(OneShotMethod):
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
         raise NotImplementedError
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """An architecture per batch. The running averages belong to none of them, so the batch's own are taken."""

@@ -116,11 +116,7 @@ class DARTS(OneShotMethod):
         return [gate.detach().tolist() for gate in self.gates().values()]  # type: ignore[union-attr]
 
     def best(self) -> Architecture:
-        if not self.alphas.isfinite().all():
-            raise SettingError(
-                f"model: the search has diverged, its alphas are not finite; {self.remedy}, and go on from the last "
-                "checkpoint"
-            )
+        self.check_finite("alphas", [self.alphas])
         return self.space.derive(self.choice_weights())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -183,7 +179,6 @@ class DARTS(OneShotMethod):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        self.lr_schedulers().step()  # type: ignore[union-attr]
         self._log_skips()
         entropy = torch.special.entr(self.weights().detach()).sum(1).mean()
         self.log("arch/entropy", entropy, sync_dist=True)  # nats, mean over choices
