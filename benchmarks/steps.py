@@ -62,7 +62,7 @@ class StepRow(Row):
 
     def time(self, rounds: int, sides: Sequence[Side] = SIDES) -> Stopwatch:
         stopwatch = Stopwatch(self.device)
-        self.run(self.pair(), sides, rounds + 1, stopwatch)
+        self.run(self.pair(), sides, rounds + 1, stopwatch=stopwatch)
         return stopwatch
 
     def memory(self, side: Side) -> float:
@@ -73,7 +73,7 @@ class StepRow(Row):
         pair = self.pair()
         pair.ours.to(self.device)
         pair.textbook.to(self.device)
-        return partial(self.run, pair, [side], 2, None)
+        return lambda begin: self.run(pair, [side], 2, begin=begin)
 
     def gradients(self, dtype: torch.dtype) -> dict[Side, dict[str, Tensor]]:
         pair = self.pair(exact=True)

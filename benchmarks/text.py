@@ -228,9 +228,9 @@ class ENASRecurrentController(ENASRecurrent):
 
         return step
 
-    def run(self, pair: Pair, sides: Sequence[Side], steps: int, *args: Any) -> Any:
+    def run(self, pair: Pair, sides: Sequence[Side], steps: int, **settings: Any) -> Any:
         pair.ours.controller_steps = steps
-        return super().run(pair, sides, steps, *args)
+        return super().run(pair, sides, steps, **settings)
 
     def drawn(self, method: ENAS, batch_idx: int) -> list[Architecture]:
         with torch.no_grad():

@@ -10,6 +10,8 @@ from torch import nn
 from lightning_nas.data import DataModule
 from lightning_nas.retrain import Retrain
 
+HEADER = f"{'network':44}{'parameters':>12}{'lr':>8}{'seed':>6}{'validation':>12}{'test':>10}{'minutes':>9}"
+
 
 def quiet_trainer(accelerator: str, **settings: Any) -> pl.Trainer:
     """A trainer that writes and prints nothing, on one device, for one epoch if ``settings`` do not say otherwise."""
@@ -37,6 +39,3 @@ def trained(name: str, module: Retrain, data: DataModule, trainer: pl.Trainer, m
 
 def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-HEADER = f"{'network':44}{'parameters':>12}{'lr':>8}{'seed':>6}{'validation':>12}{'test':>10}{'minutes':>9}"
