@@ -20,9 +20,9 @@ from benchmarks.textbook.enas_micro import Node, SharedNetwork
 from lightning_nas.controllers import LSTMController
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.operations import DARTS_OPERATIONS
-from lightning_nas.retrain import Retrain
+from lightning_nas.training.retrain import Retrain
 from lightning_nas.spaces import Architecture, DARTSCell, ENASMicro
-from lightning_nas.spaces.enas_micro import MICRO_OPERATIONS
+from lightning_nas.spaces.image_cells.enas_micro import MICRO_OPERATIONS
 from lightning_nas.tasks import ImageClassification
 
 KINDS = ("normal", "reduce")
@@ -200,7 +200,7 @@ class Retraining(ImageRow):
         genotype: Genotype = {kind: [] for kind in KINDS}
         for choice, option in zip(method.found.space.choices, method.found.architecture, strict=True):
             if choice.options[option] != "none":
-                genotype[choice.cell].append((choice.options[option], *choice.sources, choice.state))
+                genotype[choice.cell].append((choice.options[option], *choice.sources, choice.output))
         return genotype
 
 

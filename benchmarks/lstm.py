@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from benchmarks.training import HEADER, count, quiet_trainer, trained
 from lightning_nas import data as data_modules
-from lightning_nas.architecture import Found, load_architecture
+from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
 from lightning_nas.callbacks import NonMonotoneAveraging
-from lightning_nas.lr_schedules import Exponential
-from lightning_nas.retrain import Retrain
-from lightning_nas.spaces.language_model import LanguageOutput, RecurrentNetwork, times
+from lightning_nas.training.lr_schedules import Exponential
+from lightning_nas.training.retrain import Retrain
+from lightning_nas.spaces.recurrent.language_model import LanguageOutput, RecurrentNetwork, times
 from lightning_nas.tasks import LanguageModeling
 
 DROPOUT = {"word_dropout": 0.05, "input_dropout": 0.2, "hidden_dropout": 0.1, "output_dropout": 0.3}
@@ -93,7 +93,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         architectures = {name: each.to_dict() for name, each in found.items()}
         for each in {type(each.space).__name__: each for each in found.values()}.values():
-            drawn = Found(each.space, each.space.random(Random(seed)), method="random", seed=seed)
+            drawn = ArchitectureRecord(each.space, each.space.random(Random(seed)), method="random", seed=seed)
             architectures[f"random {type(each.space).__name__}"] = drawn.to_dict()
         for lr in arguments.lrs:
             given = {

@@ -16,8 +16,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from benchmarks.training import HEADER, count, quiet_trainer, trained
 from lightning_nas import data as data_modules
-from lightning_nas.architecture import load_architecture
-from lightning_nas.retrain import Retrain
+from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas.training.retrain import Retrain
 from lightning_nas.spaces.base import DropPath, Network
 from lightning_nas.tasks import ImageClassification
 

@@ -19,7 +19,7 @@ from benchmarks.counterparts import Counterparts
 from benchmarks.measure import SIDES, Measured, Side, Stopwatch, peak_memory, recorded
 from benchmarks.rows import Row
 from benchmarks.training import quiet_trainer
-from lightning_nas.module import NetworkModule
+from lightning_nas.training.module import NetworkModule
 
 Losses = dict[str, Tensor]
 Batches = dict[str, Any]

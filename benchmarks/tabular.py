@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.measure import Side
 from benchmarks.rows import CallRow
-from lightning_nas.evaluators.table import Table
+from lightning_nas.evaluators.tabular_benchmark import Table
 from lightning_nas.spaces import Architecture, NASBench201
 from lightning_nas.strategies import AgingEvolution, Trial
 

@@ -17,7 +17,7 @@ from benchmarks.textbook.darts_rnn import SearchModel, language_loss
 from benchmarks.textbook.enas_rnn import Node, SharedModel
 from lightning_nas.controllers import LSTMController
 from lightning_nas.data import Window
-from lightning_nas.lr_schedules import Exponential
+from lightning_nas.training.lr_schedules import Exponential
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.spaces import Architecture, DARTSRecurrentCell, ENASRecurrentCell
 from lightning_nas.tasks import LanguageModeling

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from torch import nn
 
 from lightning_nas.data import DataModule
-from lightning_nas.retrain import Retrain
+from lightning_nas.training.retrain import Retrain
 
 HEADER = f"{'network':44}{'parameters':>12}{'lr':>8}{'seed':>6}{'validation':>12}{'test':>10}{'minutes':>9}"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_nas.main import main
+from lightning_nas.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,9 @@
 """The errors for what a user gave, and how the parser's long messages become one line."""
 
+import contextlib
 import re
+from collections.abc import Iterator
+from typing import Self
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|"
@@ -8,15 +11,42 @@ _NOISE = re.compile(
 )
 
 
+_FIELD = re.compile(r"([A-Za-z_][\w.\[\]]*): ")
+
+
 class SettingError(ValueError):
     """A setting, file or folder that cannot be used. The message names it and says what is accepted.
 
-    The command line prints the message alone; any other exception is a bug and shows where it happened.
+    It begins with the field, ``lr: above 0, got -1``, as the object itself calls it. Whoever builds the object puts
+    the name that it has there in front: ``model.optimizer.lr: above 0, got -1``. The command line prints the message
+    alone; any other exception is a bug and shows where it happened.
     """
+
+    @property
+    def field(self) -> str:
+        """The field that the message begins with; empty where it names none."""
+        named = _FIELD.match(str(self))
+        return named[1] if named else ""
+
+    def within(self, owner: str) -> Self:
+        """The same error, with the field inside another object."""
+        return type(self)(f"{owner}.{self}" if self.field else f"{owner}: {self}")
 
 
 class Diverged(SettingError):
     """A training whose weights are no longer finite."""
+
+
+@contextlib.contextmanager
+def within(owner: str) -> Iterator[None]:
+    """Puts ``owner`` in front of the field of a ``SettingError`` that is raised meanwhile; an empty one changes
+    nothing."""
+    try:
+        yield
+    except SettingError as error:
+        if not owner:
+            raise
+        raise error.within(owner) from error
 
 
 def setting_error(error: BaseException | None) -> SettingError | None:

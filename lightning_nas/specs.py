@@ -7,10 +7,14 @@ file has. The command line and Python code record the same spec.
 
 import importlib
 import inspect
+import re
 from collections.abc import Collection
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
-from lightning_nas.errors import SettingError
+from lightning_nas import PUBLIC
+from lightning_nas.errors import SettingError, within
+
+Kind = TypeVar("Kind")
 
 
 class Configurable:
@@ -36,23 +40,29 @@ class Configurable:
         return {"class_path": class_path(type(self)), "init_args": init_args}
 
     @classmethod
-    def build(cls, spec: "Self | dict[str, Any]") -> Self:
+    def build(cls, spec: "Self | dict[str, Any]", field: str = "") -> Self:
         """Returns an instance as it is and builds one from its spec.
 
-        A spec can come from a file, so nothing is imported: only subclasses that are there already are built.
+        A spec can come from a file, so no foreign code is imported: only public classes of this package and subclasses
+        that are imported already are built.
+
+        Args:
+            spec: an instance, or ``{class_path, init_args}``.
+            field: what the object is called by whoever builds it. Errors about its arguments begin with it.
 
         Raises:
-            SettingError: if ``spec`` is neither, or names no subclass that is imported.
+            SettingError: if ``spec`` is neither, names no subclass that is imported, or has a wrong argument.
         """
         if isinstance(spec, cls):
             return spec
-        if not isinstance(spec, dict) or "class_path" not in spec:
-            raise SettingError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
-        known = {class_path(sub): sub for sub in (cls, *subclasses(cls))}
-        if not isinstance(spec["class_path"], str) or spec["class_path"] not in known:
-            raise SettingError(f"{spec['class_path']} is no {cls.__name__} that is imported")
-        instance = known[spec["class_path"]](**spec.get("init_args", {}))
-        instance._restore(spec)
+        with within(field):
+            if not isinstance(spec, dict) or "class_path" not in spec:
+                raise SettingError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
+            found = find_class(spec["class_path"], cls)
+            if found is None:
+                raise SettingError(f"{spec['class_path']} is no {cls.__name__} that is imported")
+            instance = found(**spec.get("init_args", {}), **spec.get("dict_kwargs", {}))
+            instance._restore(spec)
         return instance
 
     def _restore(self, spec: dict[str, Any]) -> None:
@@ -60,13 +70,29 @@ class Configurable:
 
 
 def class_path(cls: type) -> str:
-    """The shortest import path of a class of this package (``lightning_nas.spaces.DARTSCell``), else the full one."""
-    parts = cls.__module__.split(".")
-    if parts[0] == __package__ and len(parts) > 2:
-        room = importlib.import_module(".".join(parts[:2]))
-        if getattr(room, cls.__name__, None) is cls:
-            return f"{room.__name__}.{cls.__name__}"
+    """The path of a public class of this package (``lightning_nas.DARTSCell``), of any other class its full one."""
+    if cls.__module__ == f"{__package__}.{PUBLIC.get(cls.__name__)}":
+        return f"{__package__}.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def find_class(path: Any, base: type[Kind]) -> type[Kind] | None:
+    """The class of a path, if it is ``base`` or a subclass; None where there is none that is public or imported."""
+    if not isinstance(path, str):
+        return None
+    package, _, name = path.rpartition(".")
+    if package == __package__ and name in PUBLIC:
+        found = getattr(importlib.import_module(package), name)
+        return found if isinstance(found, type) and issubclass(found, base) else None
+    return {class_path(cls): cls for cls in (base, *subclasses(base))}.get(path)
+
+
+def class_paths(value: Any) -> list[Any]:
+    """All class paths in a spec, those of nested specs too."""
+    if isinstance(value, dict):
+        own = [value["class_path"]] if "class_path" in value else []
+        return own + [path for item in value.values() for path in class_paths(item)]
+    return [path for item in value for path in class_paths(item)] if isinstance(value, list) else []
 
 
 def subclasses(cls: type) -> list[type]:
@@ -79,6 +105,12 @@ def concrete(base: type) -> list[type]:
     """All imported subclasses but those that others of this package build on."""
     found = subclasses(base)
     return [cls for cls in found if not any(sub.__module__.startswith(f"{__package__}.") for sub in subclasses(cls))]
+
+
+def first_sentence(documented: object) -> str:
+    """The first sentence of a docstring, without its full stop."""
+    paragraph = " ".join((documented.__doc__ or "").strip().split("\n\n")[0].split())
+    return re.split(r"(?<=[.?]) ", paragraph)[0].rstrip(".")
 
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ MESSAGES = {
         "inputs.image_size: expected int, got big",
     ),
     "--model.order third": (
-        f"Parser key \"model\":\n  {UNION}\n  Subtypes: [<class 'lightning_nas.module.NetworkModule'>, "
+        f"Parser key \"model\":\n  {UNION}\n  Subtypes: [<class 'lightning_nas.training.module.NetworkModule'>, "
         "<class 'NoneType'>]\n  Errors:\n    - Problem with given class_path 'lightning_nas.methods.DARTS':\n"
         "        Parser key \"order\":\n          Expected a typing.Literal['first', 'finite_difference', 'exact']. "
         f"Got value: third\n    - {NONE}\n  Given value type: <class 'jsonargparse._util.NestedArg'>\n"
@@ -35,7 +35,7 @@ MESSAGES = {
         "model.order: expected first or finite_difference or exact, got third",
     ),
     "--model.space.nodes x": (
-        f"Parser key \"model\":\n  {UNION}\n  Subtypes: [<class 'lightning_nas.module.NetworkModule'>, "
+        f"Parser key \"model\":\n  {UNION}\n  Subtypes: [<class 'lightning_nas.training.module.NetworkModule'>, "
         "<class 'NoneType'>]\n  Errors:\n    - Problem with given class_path 'lightning_nas.methods.DARTS':\n"
         "        Parser key \"space\":\n          Problem with given class_path 'lightning_nas.spaces.DARTSCell':\n"
         "            Parser key \"nodes\":\n              Expected a <class 'int'>. Got value: x\n"
@@ -44,7 +44,7 @@ MESSAGES = {
         "model.space.nodes: expected int, got x",
     ),
     "--model.space.nods 3": (
-        f"Parser key \"model\":\n  {UNION}\n  Subtypes: [<class 'lightning_nas.module.NetworkModule'>, "
+        f"Parser key \"model\":\n  {UNION}\n  Subtypes: [<class 'lightning_nas.training.module.NetworkModule'>, "
         "<class 'NoneType'>]\n  Errors:\n    - Problem with given class_path 'lightning_nas.methods.DARTS':\n"
         "        Parser key \"space\":\n          Problem with given class_path 'lightning_nas.spaces.DARTSCell':\n"
         f"            Option 'nods' is not accepted\n    - {NONE}\n"

@@ -1,27 +1,25 @@
 """Files and pictures of a search while it runs and when it is done."""
 
-import csv
-import dataclasses
 import inspect
 import json
 import os
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_nas.analysis.draw import draw_architecture, draw_weights
-from lightning_nas.data import NoData
 from lightning_nas.errors import SettingError
-from lightning_nas.files import find_config
-from lightning_nas.methods import Method, OneShotMethod, TrialSearch
-from lightning_nas.retrain import Retrain
+from lightning_nas.files import append_row, find_config
+from lightning_nas.methods import OneShotMethod
+from lightning_nas.pictures.draw import draw_architecture, draw_weights
+from lightning_nas.runs.folder import USER_PACKAGES, RunFolder
 from lightning_nas.spaces import Architecture
+from lightning_nas.training.module import Module
 
 
 class ArchitectureLogger(Callback):
@@ -37,7 +35,7 @@ class ArchitectureLogger(Callback):
         retrain_config: the configuration that the next command names.
     """
 
-    def __init__(self, every_n_epochs: int = 5, n_random: int = 20, retrain_config: str = "retrain.yaml") -> None:
+    def __init__(self, every_n_epochs: int = 5, n_random: int = 20, retrain_config: str = "darts/retrain.yaml") -> None:
         if every_n_epochs < 0 or n_random < 0:
             raise SettingError("architecture_logger: every_n_epochs and n_random cannot be negative")
         find_config(retrain_config)  # a wrong name is said now and not when the search is over
@@ -48,35 +46,28 @@ class ArchitectureLogger(Callback):
         self.score: float | None = None  # of this epoch, if it is validated
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for it involves all ranks
+        self.run = RunFolder(trainer.log_dir or trainer.default_root_dir)  # asking for it involves all ranks
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, OneShotMethod) and not trainer.sanity_checking:
+        if _derivable(pl_module) and not trainer.sanity_checking:
+            method = cast(OneShotMethod, pl_module)
             # reading a metric may average it over all ranks, so all of them have to
-            self.score = float(trainer.callback_metrics[f"val/supernet_{pl_module.task.score}"])
+            self.score = float(trainer.callback_metrics[f"val/supernet_{method.task.score}"])
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, OneShotMethod) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not _derivable(pl_module) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        epoch, folder, best = trainer.current_epoch, self.folder, pl_module.best()
+        method = cast(OneShotMethod, pl_module)
+        epoch, best = trainer.current_epoch, method.best()
         if best is None:
             return
-        names = pl_module.space.to_names(best)
-        self._append(folder / "architectures.csv", epoch, self.score, names)
+        names = method.space.to_names(best)
+        self.rows.append([epoch, self.score, *names.values()])
+        append_row(self.run.architectures, ["epoch", "supernet_validation_score", *names], self.rows[-1])
         self.score = None
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, best, folder / "pictures", f"epoch_{epoch:03d}_")
-
-    def _append(self, path: Path, epoch: int, score: float | None, names: dict[str, str]) -> None:
-        new = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["epoch", "supernet_validation_score", *names])
-            writer.writerow([epoch, score, *names.values()])
-        self.rows.append([epoch, score, *names.values()])
+            self._draw(trainer, method, best, self.run.pictures, f"epoch_{epoch:03d}_")
 
     def _draw(
         self, trainer: Trainer, method: OneShotMethod, architecture: Architecture, folder: Path, prefix: str
@@ -102,44 +93,27 @@ class ArchitectureLogger(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
+        if not isinstance(pl_module, Module) or trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
             return
-        folder = self.folder
-        if isinstance(pl_module, Method):
-            description = self._conclude(trainer, pl_module)
-            if (
-                any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
-                and os.environ.get("WANDB_MODE") == "offline"
-            ):
-                print(f"\nW&B          {folder / 'wandb'} (an offline run; wandb sync uploads it)", end="")
-            print(description)
-            print(f"  {self._retrain_command(trainer)}")
-        elif isinstance(pl_module, Retrain):
-            pl_module.found.save(folder / "architecture.json")
-            draw_architecture(pl_module.found.space, pl_module.found.architecture, folder / "architecture.svg")
-            print("Trained. The figure to report is the test part's, taken once:")
-            print(f"  python -m lightning_nas test --ckpt_path {folder / 'checkpoints' / 'last.ckpt'}")
+        outcome = pl_module.conclude(trainer.datamodule, self.run, self.n_random)  # type: ignore[attr-defined]
+        summaries = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        for logger in summaries:
+            logger.experiment.summary.update(outcome.figures)
+        if summaries and os.environ.get("WANDB_MODE") == "offline":
+            print(f"\nW&B          {self.run.path / 'wandb'} (an offline run; wandb sync uploads it)", end="")
+        print(outcome.describe())
+        print(f"  {self._retrain_command(trainer) if outcome.next_step == 'retrain' else self._test_command()}")
 
-    def _conclude(self, trainer: Trainer, method: Method) -> str:
-        from lightning_nas.analysis.outcome import conclude
-        from lightning_nas.analysis.trial_outcome import conclude_trials
-
-        if isinstance(method, TrialSearch):
-            trials = conclude_trials(method, self.folder)
-            self._summarise(trainer, trials.found.metrics)
-            return trials.describe()
-        assert isinstance(method, OneShotMethod)
-        outcome = conclude(method, trainer.datamodule, self.folder, self.n_random)  # type: ignore[attr-defined]
-        self._summarise(trainer, dataclasses.asdict(outcome.costs) | outcome.found.metrics)
-        return outcome.describe()
+    def _test_command(self) -> str:
+        return f"python -m lightning_nas test --ckpt_path {shlex.quote(str(self.run.checkpoint))}{_imports()}"
 
     def _retrain_command(self, trainer: Trainer) -> str:
         """The next command, on the same data as the search."""
         words = ["python -m lightning_nas fit --config", self.retrain_config]
-        words += ["--model.architecture", shlex.quote(str(self.folder / "architecture.json"))]
+        words += ["--model.architecture", shlex.quote(str(self.run.architecture))]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, NoData):
-            return " ".join(words)
+        if data.is_empty:
+            return " ".join(words) + _imports()
         configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
         if configured["data"]["class_path"] != type(data).__name__:
             words += ["--data", type(data).__name__]
@@ -147,9 +121,14 @@ class ArchitectureLogger(Callback):
         for name, value in data.spec["init_args"].items():
             if value != defaults[name].default and name != "batch_size":
                 words.append(f"--data.{name}={shlex.quote(json.dumps(value).strip(chr(34)))}")
-        return " ".join(words)
+        return " ".join(words) + _imports()
 
-    def _summarise(self, trainer: Trainer, figures: dict[str, Any]) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(figures)
+
+def _derivable(module: LightningModule) -> bool:
+    return isinstance(module, Module) and module.derivable
+
+
+def _imports() -> str:
+    """What a next command needs to find a user's own classes again."""
+    packages = os.environ.get(USER_PACKAGES, "")
+    return "".join(f" --import {name}" for name in packages.split())

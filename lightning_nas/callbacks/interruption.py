@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from lightning_nas.runs.folder import CHECKPOINT
+
 
 class Interruption(Callback):
     """Ctrl-C and SIGTERM end a training between two steps and leave ``last.ckpt``, from which it resumes exactly.
@@ -19,11 +21,11 @@ class Interruption(Callback):
     once, with the checkpoint of the last epoch.
 
     Args:
-        folder: where ``last.ckpt`` is written.
+        folder: the folder where ``last.ckpt`` is written.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / "last.ckpt"
+        self.path = Path(folder) / CHECKPOINT
         self.by_keyboard = False
         self._before: Any = None
 

@@ -3,12 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.controllers.steps import State, automaton, columns, padded, plan, points
+from lightning_nas.controllers.steps import State, automaton, columns, is_pointing, padded, plan_steps
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
@@ -40,7 +40,10 @@ class Controller(Configurable):
     """
 
     width: int
-    """Of the hidden state."""
+    """The width of the hidden state."""
+
+    usual_lr: ClassVar[float] = 0.01
+    """The rate of Adam at which these policies learn well from single trials."""
 
     def __init__(
         self,
@@ -52,13 +55,13 @@ class Controller(Configurable):
     ) -> None:
         for name, value in (("temperature", temperature), ("tanh_constant", tanh_constant)):
             if value is not None and value <= 0:
-                raise SettingError(f"controller.{name}: above 0 or null, got {value}")
+                raise SettingError(f"{name}: above 0 or null, got {value}")
         if operation_tanh_reduce <= 0 or (tanh_constant is None and operation_tanh_reduce != 1):
             raise SettingError(
-                f"controller.operation_tanh_reduce: above 0, and 1 without tanh_constant, got {operation_tanh_reduce}"
+                f"operation_tanh_reduce: above 0, and 1 without tanh_constant, got {operation_tanh_reduce}"
             )
         if not 0 < skip_target < 1:
-            raise SettingError(f"controller.skip_target: between 0 and 1, got {skip_target}")
+            raise SettingError(f"skip_target: between 0 and 1, got {skip_target}")
         self.temperature, self.tanh_constant = temperature, tanh_constant
         self.operation_tanh_reduce = operation_tanh_reduce
         self.operation_bias = operation_bias
@@ -148,13 +151,13 @@ class Policy(nn.Module):
         super().__init__()
         self.choices = space.choices
         self.controller = controller
-        self.steps = plan(space.choices)
+        self.steps = plan_steps(space.choices)
         self.step_of = {k: index for index, step in enumerate(self.steps) for k in step.choices}
 
-        shared = list(dict.fromkeys((c.kind, c.options) for c in space.choices if not points(c)))
+        shared = list(dict.fromkeys((c.kind, c.options) for c in space.choices if not is_pointing(c)))
         self.heads = nn.ModuleList(Head(controller, kind, options) for kind, options in shared)
-        self.head_of = {k: shared.index((c.kind, c.options)) for k, c in enumerate(space.choices) if not points(c)}
-        pointing = dict.fromkeys(c.kind for c in space.choices if points(c))
+        self.head_of = {k: shared.index((c.kind, c.options)) for k, c in enumerate(space.choices) if not is_pointing(c)}
+        pointing = dict.fromkeys(c.kind for c in space.choices if is_pointing(c))
         self.pointers = nn.ModuleDict({kind: Pointer(controller.width) for kind in pointing})
         self.start = nn.Parameter(torch.empty(controller.width))
         self.sequence = controller.sequence(len(self.steps))
@@ -165,7 +168,7 @@ class Policy(nn.Module):
     def _compile(self, space: Space) -> None:
         """The tables of the walk, from those of the space."""
         widest = max(len(choice.options) for choice in space.choices)
-        self.skips = [k for k, choice in enumerate(space.choices) if choice.kind == "skip" and points(choice)]
+        self.skips = [k for k, choice in enumerate(space.choices) if choice.kind == "skip" and is_pointing(choice)]
         self.n_skip_groups = len({space.choices[k].group or k for k in self.skips})
         skip_target = self.controller.skip_target
         target = {"off": math.log(1 - skip_target), "on": math.log(skip_target)}
@@ -186,7 +189,7 @@ class Policy(nn.Module):
         for name in given:
             if name not in operations:
                 known = ", ".join(dict.fromkeys(operations))
-                raise SettingError(f"controller.operation_bias: no operation {name!r}; there are {known}")
+                raise SettingError(f"operation_bias: no operation {name!r}; there are {known}")
         heads: Any = self.heads
         for head in heads:
             if head.output.bias is not None:
@@ -244,7 +247,7 @@ class Policy(nn.Module):
     def _outputs(self, choices: Sequence[int], h: Tensor, anchors: dict[State, Anchor]) -> list[Tensor]:
         """What a hidden state says about the options of its choices, ``(n, n_options)`` each."""
         bounded, first = self.controller.bounded, self.choices[choices[0]]
-        if not points(first):
+        if not is_pointing(first):
             return [bounded(self.heads[self.head_of[k]](h), first.kind) for k in choices]
         keys = torch.stack([anchors[source].keys[first.kind] for k in choices for source in self._sources(k)], 1)
         scores = bounded(self.pointers[first.kind](h, keys), first.kind)
@@ -258,7 +261,7 @@ class Policy(nn.Module):
     def _chosen(self, choices: Sequence[int], taken: Sequence[Tensor], anchors: dict[State, Anchor]) -> Tensor:
         """What the next step reads, ``(n, width)``: an embedding or an anchor, of a group their mean; of skips the sum
         of the anchors, divided by one more than their number."""
-        if not points(self.choices[choices[0]]):
+        if not is_pointing(self.choices[choices[0]]):
             heads = [self.heads[self.head_of[k]] for k in choices]
             return _mean([head.embedding(option) for head, option in zip(heads, taken, strict=True)])  # type: ignore[operator]
         values = [torch.stack([anchors[source].value for source in self._sources(k)], 1) for k in choices]

@@ -21,6 +21,8 @@ class FactorizedController(Controller):
         skip_target: the share of skips that a regulariser pulls towards.
     """
 
+    usual_lr = 0.1
+
     def __init__(self, skip_target: float = 0.4) -> None:
         super().__init__(temperature=None, tanh_constant=None, skip_target=skip_target)
 

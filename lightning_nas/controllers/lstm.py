@@ -25,7 +25,7 @@ class LSTMController(Controller):
         super().__init__(**others)
         for name, value in (("hidden", hidden), ("layers", layers)):
             if value < 1:
-                raise SettingError(f"controller.{name}: at least 1, got {value}")
+                raise SettingError(f"{name}: at least 1, got {value}")
         self.width = hidden
         self.layers = layers
 

@@ -43,10 +43,10 @@ class Step:
     is_input: bool = False
 
 
-def plan(choices: Sequence[Choice]) -> list[Step]:
+def plan_steps(choices: Sequence[Choice]) -> list[Step]:
     """The steps of a policy over these choices, by the five rules above."""
-    pointed = {(c.cell, source) for c in choices if points(c) for source in c.sources}
-    inputs = sorted(pointed - {(c.cell, c.state) for c in choices if _is_state(c)})
+    pointed = {(c.cell, source) for c in choices if is_pointing(c) for source in c.sources}
+    inputs = sorted(pointed - {(c.cell, c.output) for c in choices if _is_state(c)})
     steps: list[Step] = []
     opened = set()
     for _, group in itertools.groupby(range(len(choices)), lambda k: (choices[k].group or k, choices[k].kind)):
@@ -58,7 +58,7 @@ def plan(choices: Sequence[Choice]) -> list[Step]:
             if own and steps and steps[-1].choices:
                 steps.append(Step())
             steps += own
-        anchor = (last.cell, last.state) if _is_state(last) and last.last_of_node else None
+        anchor = (last.cell, last.output) if _is_state(last) and last.last_of_node else None
         if anchor not in pointed:
             steps.append(Step(members))
         elif last.kind == "skip":
@@ -68,7 +68,7 @@ def plan(choices: Sequence[Choice]) -> list[Step]:
     return steps
 
 
-def points(choice: Choice) -> bool:
+def is_pointing(choice: Choice) -> bool:
     """Whether the options stand for states: taken by a pointer, read as anchors."""
     return choice.kind in ("input", "skip") and bool(choice.sources) and _is_state(choice)
 

@@ -33,9 +33,9 @@ class TransformerController(Controller):
         super().__init__(**others)
         for name, value in (("width", width), ("layers", layers), ("heads", heads)):
             if value < 1:
-                raise SettingError(f"controller.{name}: at least 1, got {value}")
+                raise SettingError(f"{name}: at least 1, got {value}")
         if width % heads:
-            raise SettingError(f"controller.heads: a divisor of the width {width}, got {heads}")
+            raise SettingError(f"heads: a divisor of the width {width}, got {heads}")
         self.width, self.layers, self.heads = width, layers, heads
 
     def sequence(self, steps: int) -> nn.Module:

@@ -6,7 +6,7 @@ every rank takes its own share.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -113,7 +113,7 @@ class Shuffled:
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1 or size < batch_size * world_size:
             raise SettingError(
-                f"data.batch_size: between 1 and the {size} examples of the set divided by {world_size} devices, "
+                f"batch_size: between 1 and the {size} examples of the set divided by {world_size} devices, "
                 f"got {batch_size}"
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
@@ -147,12 +147,15 @@ class DataModule(Configurable, LightningDataModule):
 
     inputs: dict[str, int]
 
+    is_empty: ClassVar[bool] = False
+    """Whether there are no data at all, for searches that need none."""
+
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
         if batch_size < 1:
-            raise SettingError(f"data.batch_size: at least 1, got {batch_size}")
+            raise SettingError(f"batch_size: at least 1, got {batch_size}")
         if num_workers < 0:
-            raise SettingError(f"data.num_workers: 0 or more, got {num_workers}")
+            raise SettingError(f"num_workers: 0 or more, got {num_workers}")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.save_hyperparameters(self.spec["init_args"], logger=False)

@@ -70,7 +70,7 @@ class CIFAR10(ImageData):
         if not self.verify:
             if not place.is_dir():
                 raise SettingError(
-                    f"data.folder: no {Archive.base_folder}/ in {self.folder.absolute()}. Put the batches of CIFAR-10 "
+                    f"folder: no {Archive.base_folder}/ in {self.folder.absolute()}. Put the batches of CIFAR-10 "
                     "there, in the layout of the published archive"
                 )
             return
@@ -79,7 +79,7 @@ class CIFAR10(ImageData):
         others = [name for name in there if not check_integrity(str(place / name), checksums[name])]
         if others:
             raise SettingError(
-                f"data.folder: in {place.absolute()} the checksums of {', '.join(others)} are not the published ones. "
+                f"folder: in {place.absolute()} the checksums of {', '.join(others)} are not the published ones. "
                 "If they were encoded anew, set data.verify to false; if they are damaged, delete them and try again"
             )
         if len(there) == len(checksums):
@@ -88,7 +88,7 @@ class CIFAR10(ImageData):
             Archive(str(self.folder), download=self.download)
         except (OSError, RuntimeError) as error:
             raise SettingError(
-                f"data.folder: CIFAR-10 is not in {self.folder.absolute()} and could not be downloaded ({error}). "
+                f"folder: CIFAR-10 is not in {self.folder.absolute()} and could not be downloaded ({error}). "
                 f"Put the published archive {Archive.filename} (MD5 {Archive.tgz_md5}) there and unpack it to "
                 f"{Archive.base_folder}/; for files that were encoded anew also set data.verify to false"
             ) from error
@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
             raise ValueError("there has to be a label from 0 to 9 for each image")
         return images, labels
     except Exception as error:  # whatever a damaged or foreign file raises
-        raise SettingError(f"data.folder: {path} is no batch of CIFAR-10 ({error})") from error
+        raise SettingError(f"folder: {path} is no batch of CIFAR-10 ({error})") from error
 
 
 def _read_split(path: str, count: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +146,7 @@ def _read_split(path: str, count: int) -> tuple[Tensor, Tensor]:
             raise ValueError("an image may be in one part only, and there once")
     except Exception as error:  # whatever a damaged or foreign file raises
         raise SettingError(
-            f"data.split: {path} does not divide the {count} training images ({error}). Expected is NAS-Bench-201's "
+            f"split: {path} does not divide the {count} training images ({error}). Expected is NAS-Bench-201's "
             "cifar-split.txt, or an .npz with the one array train_mask_packed"
         ) from error
     return parts[0], parts[1]

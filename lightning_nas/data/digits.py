@@ -40,9 +40,9 @@ class Digits(ImageData):
     ) -> None:
         super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
         if image_size < 8:
-            raise SettingError(f"data.image_size: at least 8, got {image_size}")
+            raise SettingError(f"image_size: at least 8, got {image_size}")
         if channels < 1:
-            raise SettingError(f"data.channels: at least 1, got {channels}")
+            raise SettingError(f"channels: at least 1, got {channels}")
         self.inputs = {"channels": channels, "image_size": image_size, "num_classes": 10}
         self.mean, self.std = [0.305] * channels, [0.376] * channels  # of all pixels of the training images
 

@@ -70,7 +70,7 @@ class ImageFolder(ImageData):
     ) -> None:
         super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
         if image_size is not None and image_size < 1:
-            raise SettingError(f"data.image_size: at least 1, got {image_size}")
+            raise SettingError(f"image_size: at least 1, got {image_size}")
         self.folder = Path(folder).expanduser().absolute()
         self.image_size = image_size
         self.flip = flip
@@ -96,7 +96,7 @@ class ImageFolder(ImageData):
         """The names of the classes in the order of their labels."""
         classes = self._class_folders("train")
         if not classes:
-            raise SettingError(f"data.folder: there are no classes in {self.folder / 'train'}. {LAYOUT}")
+            raise SettingError(f"folder: there are no classes in {self.folder / 'train'}. {LAYOUT}")
         return classes
 
     def _class_folders(self, split: str) -> list[str]:
@@ -114,7 +114,7 @@ class ImageFolder(ImageData):
         from torchvision.datasets.folder import make_dataset
 
         if not (self.folder / "train").is_dir():
-            raise SettingError(f"data.folder: there is no folder {self.folder / 'train'}. {LAYOUT}")
+            raise SettingError(f"folder: there is no folder {self.folder / 'train'}. {LAYOUT}")
         labels = {name: label for label, name in enumerate(self.classes)}
         files = {}
         for split in ("train", "val", "test"):
@@ -122,13 +122,13 @@ class ImageFolder(ImageData):
                 continue
             for name in self._class_folders(split):
                 if name not in labels:
-                    raise SettingError(f"data.folder: {self.folder / split} has a class {name!r}, and train/ has not")
+                    raise SettingError(f"folder: {self.folder / split} has a class {name!r}, and train/ has not")
             found = make_dataset(str(self.folder / split), labels, EXTENSIONS, allow_empty=True)
             files[split] = [(path.removeprefix(f"{self.folder}{os.sep}"), label) for path, label in found]
         filled = {label for _, label in files["train"]}
         for label, name in enumerate(self.classes):
             if label not in filled:
-                raise SettingError(f"data.folder: there are no images in {self.folder / 'train' / name}. {LAYOUT}")
+                raise SettingError(f"folder: there are no images in {self.folder / 'train' / name}. {LAYOUT}")
         return files
 
     @cached_property
@@ -143,12 +143,12 @@ class ImageFolder(ImageData):
     def _images(self, split: str) -> list[tuple[str, int]]:
         images = [(path, label) for path, label in self._files[split] if path not in self._scan.broken]
         if not images:
-            raise SettingError(f"data.folder: there are no images that can be read in {self.folder / split}. {LAYOUT}")
+            raise SettingError(f"folder: there are no images that can be read in {self.folder / split}. {LAYOUT}")
         return images
 
     def load(self, test: bool) -> tuple["Files", Tensor]:
         if test and "test" not in self._files:
-            raise SettingError(f"data.folder: there is nothing to test on, {self.folder} has no folder test/")
+            raise SettingError(f"folder: there is nothing to test on, {self.folder} has no folder test/")
         splits = ["test"] if test else [split for split in ("train", "val") if split in self._files]
         images = [image for split in splits for image in self._images(split)]
         files = Files(self.folder, [path for path, _ in images], self.inputs["channels"])
@@ -199,7 +199,7 @@ class Files:
         try:
             return pil_to_tensor(decode(path).convert(self.mode))
         except Exception as error:  # whatever a damaged file raises
-            raise SettingError(f"data.folder: {path} could be read before, and now cannot ({error})") from error
+            raise SettingError(f"folder: {path} could be read before, and now cannot ({error})") from error
 
 
 def decode(path: Path) -> "Picture":
@@ -299,7 +299,7 @@ def scan_files(folder: Path, training: list[str], test: list[str]) -> Scan:
                 moments += own_moments  # those of a grey image for each of three channels
     if not sizes:
         reason = "".join(f"; {path}: {reason}" for path, reason in list(broken.items())[:1])
-        raise SettingError(f"data.folder: there are no images that can be read in {folder}{reason}. {LAYOUT}")
+        raise SettingError(f"folder: there are no images that can be read in {folder}{reason}. {LAYOUT}")
     ((width, height), _), *others = sizes.items()
     shorter = np.repeat([min(size) for size in sizes], list(sizes.values()))
     own = width if width == height and not others else min(LARGEST_MEDIAN, round(float(np.median(shorter))))

@@ -138,9 +138,9 @@ class ImageData(DataModule):
     ) -> None:
         super().__init__(batch_size, num_workers)
         if not 0 < architecture_share < 1:
-            raise SettingError(f"data.architecture_share: between 0 and 1, got {architecture_share}")
+            raise SettingError(f"architecture_share: between 0 and 1, got {architecture_share}")
         if cutout < 0:
-            raise SettingError(f"data.cutout: 0 or more, got {cutout}")
+            raise SettingError(f"cutout: 0 or more, got {cutout}")
         self.architecture_share = architecture_share
         self.split_seed = split_seed
         self.cutout = cutout
@@ -178,7 +178,7 @@ class ImageData(DataModule):
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; there are {', '.join(PARTS)}")
         if augment and self.cutout > (size := self.inputs["image_size"]):
-            raise SettingError(f"data.cutout: at most {size}, the size of the images, got {self.cutout}")
+            raise SettingError(f"cutout: at most {size}, the size of the images, got {self.cutout}")
         images, labels = self._test if part == "test" else self._training
         positions = None if part == "test" else self._divided[part]
         cutout = self.cutout if augment else 0

@@ -9,6 +9,8 @@ from lightning_nas.errors import SettingError
 class NoData(DataModule):
     """No data at all: for a search whose evaluator reads results from a file."""
 
+    is_empty = True
+
     def __init__(self) -> None:
         super().__init__(batch_size=1, num_workers=0)
 

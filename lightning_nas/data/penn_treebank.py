@@ -74,7 +74,7 @@ class PennTreebank(TextData):
             except (OSError, HTTPException) as error:
                 reason = f"they could not be downloaded: {error}"
         raise SettingError(
-            f"data.folder: {', '.join(missing)} not in {place.absolute()}, and {reason}. Put the files there; they are "
+            f"folder: {', '.join(missing)} not in {place.absolute()}, and {reason}. Put the files there; they are "
             f"Mikolov's Penn Treebank, in data/ of his simple-examples.tgz and at {MIRROR}"
         )
 
@@ -106,6 +106,6 @@ def _fetch(name: str) -> bytes:
 
 def _another_text(path: Path, has: str, published: str) -> SettingError:
     return SettingError(
-        f"data.folder: {path.absolute()} has {has}, the published text {published}. For a text of your own set "
+        f"folder: {path.absolute()} has {has}, the published text {published}. For a text of your own set "
         "data.verify to false; if the file is damaged, delete it and try again"
     )

@@ -169,13 +169,11 @@ class TextData(DataModule):
     ) -> None:
         super().__init__(batch_size, num_workers=0)  # a batch is two slices
         if evaluation_batch_size < 1:
-            raise SettingError(f"data.evaluation_batch_size: at least 1, got {evaluation_batch_size}")
+            raise SettingError(f"evaluation_batch_size: at least 1, got {evaluation_batch_size}")
         if bptt < 2:
-            raise SettingError(f"data.bptt: at least 2, got {bptt}")
+            raise SettingError(f"bptt: at least 2, got {bptt}")
         if max_vocabulary is not None and max_vocabulary < 3:
-            raise SettingError(
-                f"data.max_vocabulary: at least 3, {END_OF_LINE}, {UNKNOWN} and a word; got {max_vocabulary}"
-            )
+            raise SettingError(f"max_vocabulary: at least 3, {END_OF_LINE}, {UNKNOWN} and a word; got {max_vocabulary}")
         self.evaluation_batch_size = evaluation_batch_size
         self.bptt = bptt
         self.variable_bptt = variable_bptt
@@ -224,7 +222,7 @@ class TextData(DataModule):
         tokens, batch_size = self.tokens(part), getattr(self, field)
         if batch_size > (most := len(tokens) // (2 * world_size)):
             raise SettingError(
-                f"data.{field}: between 1 and {most}, half the {len(tokens)} tokens of the {SPLITS[part]} text divided "
+                f"{field}: between 1 and {most}, half the {len(tokens)} tokens of the {SPLITS[part]} text divided "
                 f"by {world_size} devices, got {batch_size}"
             )
         return columns(tokens, batch_size, rank, world_size)

@@ -46,7 +46,7 @@ class TextFiles(TextData):
     def prepare_data(self) -> None:
         for split in ("train", "valid"):  # before a long text is read
             if not self.paths[split].is_file():
-                raise SettingError(f"data.{split}: there is no file {self.paths[split]}")
+                raise SettingError(f"{split}: there is no file {self.paths[split]}")
 
     def lines(self, split: str) -> Iterator[list[str]]:
         for line in read_lines(self.paths[split]):

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
-from lightning_nas.architecture import Found
+from lightning_nas.costs.profile import count_parameters
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
-from lightning_nas.retrain import Retrain
 from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.specs import check_arguments
 from lightning_nas.tasks import Task
+from lightning_nas.training.optimizers import Optimizer
+from lightning_nas.training.retrain import Retrain
 
 
 class FromScratch(Evaluator):
@@ -36,7 +37,7 @@ class FromScratch(Evaluator):
         patience: epochs without a better score after which training ends; then, and if it trains to the end, the best
             epoch is scored. None: trains to the end and scores that.
         max_minutes: of training, after which it ends with the batch; None: no limit.
-        retrain: settings of :class:`~lightning_nas.retrain.Retrain` by name, such as ``lr`` and ``weight_decay``.
+        retrain: settings of :class:`~lightning_nas.training.retrain.Retrain` by name, such as ``optimizer``.
         trainer: settings of Lightning's ``Trainer`` by name, such as ``precision`` and ``gradient_clip_val``.
     """
 
@@ -51,34 +52,36 @@ class FromScratch(Evaluator):
         trainer: dict[str, Any] | None = None,
     ) -> None:
         if epochs < 1:
-            raise SettingError(f"evaluator.epochs: at least 1, got {epochs}")
+            raise SettingError(f"epochs: at least 1, got {epochs}")
         if patience is not None and patience < 1:
-            raise SettingError(f"evaluator.patience: at least 1, or null, got {patience}")
+            raise SettingError(f"patience: at least 1, or null, got {patience}")
         if max_minutes is not None and not max_minutes > 0:
-            raise SettingError(f"evaluator.max_minutes: above 0, or null, got {max_minutes}")
-        self.task = Task.build(task)
+            raise SettingError(f"max_minutes: above 0, or null, got {max_minutes}")
+        self.task = Task.build(task, "task")
         self.network, self.epochs, self.patience, self.max_minutes = network or {}, epochs, patience, max_minutes
         given = {"architecture", "task", "network", "inputs", "seed", "train_on"}
-        checked = check_arguments(Retrain, retrain or {}, "evaluator.retrain", skip=given)
+        checked = check_arguments(Retrain, retrain or {}, "retrain", skip=given)
         self.retrain = {
             name: value.as_dict() if hasattr(value, "as_dict") else value for name, value in checked.items()
         }
+        if self.retrain.get("optimizer") is not None:
+            self.retrain["optimizer"] = Optimizer.build(self.retrain["optimizer"], "retrain.optimizer").spec
         self._init_args["retrain"] = self.retrain  # with classes by their paths, which a worker needs
-        self.trainer = check_arguments(pl.Trainer, trainer or {}, "evaluator.trainer", skip=_OURS)
+        self.trainer = check_arguments(pl.Trainer, trainer or {}, "trainer", skip=_OURS)
 
     def open(self, space: Space, data: Any, seed: int = 0) -> None:
         if data is None:
             raise SettingError("evaluator: FromScratch trains networks, which needs data")
         if type(space).network is Space.network:
             raise SettingError(f"evaluator: {type(space).__name__} has no network to train")
-        check_arguments(space.network, self.network, "evaluator.network", skip={"inputs", "form"})
+        check_arguments(space.network, self.network, "network", skip={"inputs", "form"})
         data.prepare_data()
         self.space, self.data, self.seed = space, data, seed
 
     def __call__(self, architecture: Architecture, number: int) -> Evaluation:
         began = time.perf_counter()
         module = Retrain(
-            Found(self.space, architecture).to_dict(),
+            ArchitectureRecord(self.space, architecture).to_dict(),
             self.task,
             self.network,
             self.data.inputs,
@@ -95,7 +98,7 @@ class FromScratch(Evaluator):
                 watch.diverged = True
         figures = watch.best if self.patience else watch.last
         score = math.nan if watch.diverged else watch.score(figures)
-        figures = {**figures, "n_params": float(_n_params(module.network)), "epochs": float(watch.n_epochs)}
+        figures = {**figures, "n_params": float(count_parameters(module.network)), "epochs": float(watch.n_epochs)}
         return Evaluation(score, figures, time.perf_counter() - began)
 
     def _trainer(self, watch: "_Watch") -> pl.Trainer:
@@ -152,8 +155,7 @@ class _Watch(pl.Callback):
         self.n_worse = 0
 
     def score(self, figures: dict[str, float]) -> float:
-        score = figures[f"val/{self.task.score}"]
-        return score if self.task.mode == "max" else -score
+        return self.task.objective.score(figures[f"val/{self.task.score}"])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -180,11 +182,6 @@ def _fit(trainer: pl.Trainer, module: Retrain, data: Any) -> None:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning leaves the process on Ctrl-C
             raise KeyboardInterrupt from None
         raise
-
-
-def _n_params(network: torch.nn.Module) -> int:
-    """Without an auxiliary head, as the field reports it."""
-    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.spaces.base import Architecture, Space
-from lightning_nas.specs import Configurable, class_path, subclasses
+from lightning_nas.specs import Configurable, class_path, class_paths, subclasses
 from lightning_nas.strategies.base import Status, Trial
 
 LONGEST_REASON = 500  # characters
@@ -131,7 +131,7 @@ class Blueprint:
             ) from error
         known = {class_path(sub): sub for sub in subclasses(Configurable)}
         try:
-            classes = dumps({path: known[path] for path in _class_paths(list(specs)) if path in known})
+            classes = dumps({path: known[path] for path in class_paths(list(specs)) if path in known})
         except (pickle.PicklingError, AttributeError) as error:
             raise SettingError(f"executor: workers import the classes that they need, but {error}") from error
         return cls(*specs, seed, classes)
@@ -150,13 +150,6 @@ class Blueprint:
         except Exception:
             return Refusal(f"a worker could not open its evaluator:\n{traceback.format_exc()}", is_setting=False)
         return evaluator
-
-
-def _class_paths(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        own = [value["class_path"]] if "class_path" in value else []
-        return own + [path for item in value.values() for path in _class_paths(item)]
-    return [path for item in value for path in _class_paths(item)] if isinstance(value, list) else []
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
@@ -198,9 +191,9 @@ class Pool(Executor):
 
     def __init__(self, n_workers: int, retries: int) -> None:
         if n_workers < 1:
-            raise SettingError(f"executor.n_workers: at least 1, got {n_workers}")
+            raise SettingError(f"n_workers: at least 1, got {n_workers}")
         if retries < 0:
-            raise SettingError(f"executor.retries: 0 or more, got {retries}")
+            raise SettingError(f"retries: 0 or more, got {retries}")
         self.n_workers, self.retries = n_workers, retries
         self._workers: list[Any] = []
         self._waiting: deque[Submission] = deque()

@@ -47,7 +47,7 @@ class Processes(Pool):
     def __init__(self, n_workers: int = 2, retries: int = 2, threads: int | None = None) -> None:
         super().__init__(n_workers, retries)
         if threads is not None and threads < 1:
-            raise SettingError(f"executor.threads: at least 1, or null, got {threads}")
+            raise SettingError(f"threads: at least 1, or null, got {threads}")
         self.threads = threads
 
     def open(self, evaluator: Evaluator, space: Space, data: Any = None, seed: int = 0) -> None:

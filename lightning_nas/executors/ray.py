@@ -46,7 +46,7 @@ class Ray(Pool):
         super().__init__(n_workers, retries)
         for name, value in {"cpus": cpus, "gpus": gpus}.items():
             if not value >= 0:
-                raise SettingError(f"executor.{name}: 0 or more, got {value}")
+                raise SettingError(f"{name}: 0 or more, got {value}")
         self.cpus, self.gpus, self.address = cpus, gpus, address
         self._is_ours = False
 
@@ -70,7 +70,7 @@ class Ray(Pool):
     def _check(self, name: str, wanted: float, there: float) -> None:
         if wanted > there:
             self.close()
-            raise SettingError(f"executor.{name}: {wanted:g} for each worker, but this machine has {there:g}")
+            raise SettingError(f"{name}: {wanted:g} for each worker, but this machine has {there:g}")
 
     def close(self) -> None:
         super().close()

@@ -1,22 +1,30 @@
 """What search methods share: explicit gradients, and the validation of a network that holds all architectures."""
 
 import contextlib
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_args
+from random import Random
+from typing import Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from lightning_nas.costs.profile import profile
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.shared_weights import Statistics
-from lightning_nas.module import Module, NetworkModule
 from lightning_nas.operations.normalization import batch_statistics
+from lightning_nas.runs.folder import RunFolder
+from lightning_nas.runs.outcome import SearchOutcome, finite, shared_weights_figure
+from lightning_nas.seeding import derive_seed
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Architecture, Gates, Space
+from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
+from lightning_nas.training.module import Module, NetworkModule
 
 
 class Method(Module):
@@ -27,13 +35,10 @@ class Method(Module):
         seed: of everything random in the search.
     """
 
+    job = "search"
+
     space: Space
     seed: int
-
-    @property
-    def name(self) -> str:
-        """What the search is called in files and pictures."""
-        return type(self).__name__
 
     def best(self) -> Architecture | None:
         """The architecture that the search would return now; None where it takes a look at data to say."""
@@ -69,9 +74,8 @@ class OneShotMethod(NetworkModule, Method):
             latter: averages over states are those of none.
     """
 
+    derivable: ClassVar[bool] = True
     validation_part = "architecture"
-    gradient_clip: float | None = None
-    remedy = "lower model.lr, or set model.gradient_clip"
 
     def __init__(
         self,
@@ -82,9 +86,9 @@ class OneShotMethod(NetworkModule, Method):
         seed: int = 0,
         bn: Statistics = "recalibrate",
     ) -> None:
-        super().__init__(Space.build(space), "search", Task.build(task), network, inputs, seed)
+        super().__init__(Space.build(space, "space"), "search", Task.build(task, "task"), network, inputs, seed)
         if bn not in get_args(Statistics):
-            raise SettingError(f"model.bn: {' or '.join(get_args(Statistics))}, got {bn!r}")
+            raise SettingError(f"bn: {' or '.join(get_args(Statistics))}, got {bn!r}")
         self.bn = bn
         self.automatic_optimization = False
 
@@ -99,6 +103,43 @@ class OneShotMethod(NetworkModule, Method):
         best = self.best()
         assert best is not None  # a method that does not know its best overrides this
         return best, {}
+
+    def conclude(self, data: DataModule, run: RunFolder, n_random: int) -> SearchOutcome:
+        """Takes the best architecture, compares it with random ones under the same shared weights, and writes files."""
+        space, objective = self.space, self.task.objective
+        architecture, candidates = self.choose(data)
+        rng = Random(derive_seed(self.seed, "random architectures"))
+        drawn = [space.random(rng) for _ in range(n_random)]
+        scores = Scorer.of(self, data).rank([architecture, *drawn], "Random ones") if n_random else {}
+        score, figure = scores.get(architecture, math.nan), shared_weights_figure(objective)
+        usable = [scores[a] for a in drawn if math.isfinite(scores[a])]  # the others diverge under the shared weights
+        child = space.restrict(architecture).network(self.network.inputs, form="final", **self.network_settings)
+        costs = profile(child, child.example())
+        metrics = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
+        metrics |= finite({figure: score, f"{figure}_random_mean": statistics.fmean(usable) if usable else math.nan})
+        best_random = None
+        if drawn:
+            best = self.best_of(data, drawn, scores)
+            best_random = ArchitectureRecord(space, best, finite({figure: scores[best]}), "random", self.seed)
+        outcome = SearchOutcome(
+            ArchitectureRecord(space, architecture, metrics, self.name, self.seed),
+            run,
+            costs=costs,
+            objective=objective,
+            score=score,
+            drawn=[(a, scores[a]) for a in drawn],
+            best_random=best_random,
+            candidates=candidates,
+            weights=self.choice_weights(),
+        )
+        outcome.write()
+        return outcome
+
+    def best_of(
+        self, data: DataModule, drawn: Sequence[Architecture], scores: dict[Architecture, float]
+    ) -> Architecture:
+        """The best of random architectures, given their scores, best first."""
+        return next(a for a in scores if a in drawn)
 
     def schedule(self, data: DataModule) -> Schedule:
         """By default a batch of weights and architecture part side by side in every step; one epoch is a pass over the
@@ -168,7 +209,7 @@ class OneShotMethod(NetworkModule, Method):
             gradients = [b if a is None else a if b is None else a + b for a, b in zip(gradients, new, strict=True)]
             losses.append(loss.detach())
         loss = torch.stack(losses).mean()
-        self.apply_gradients(optimizer, parameters, gradients, self.gradient_clip, counted=True)
+        self.apply_gradients(optimizer, parameters, gradients, self.optimizer.clip, counted=True)
         self.log("train/loss", loss, prog_bar=True)
         self.log_train_metrics()
 
@@ -178,7 +219,8 @@ class OneShotMethod(NetworkModule, Method):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        for scheduler in self.schedulers():
+            scheduler.step()
 
     # -- validation of the search network ----------------------------------------------------------------------------
 
@@ -211,6 +253,13 @@ class SamplingMethod(OneShotMethod):
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
         raise NotImplementedError
+
+    def best_of(
+        self, data: DataModule, drawn: Sequence[Architecture], scores: dict[Architecture, float]
+    ) -> Architecture:
+        """The best of random architectures by the comparison that the search makes, and of no more than it compares."""
+        best, _ = self.choose(data, drawn[: self.n_candidates])
+        return best
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """An architecture per batch. The running averages belong to none of them, so the batch's own are taken."""

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.shared_weights import Statistics
-from lightning_nas.lr_schedules import Cosine, LRSchedule
 from lightning_nas.methods.base import OneShotMethod
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Gates, Space
+from lightning_nas.supernets.scoring import Statistics
 from lightning_nas.tasks import Task
+from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 
 Weights = Mapping[str, Tensor]
 Loss = Callable[[Weights], Tensor]
@@ -47,19 +48,15 @@ class DARTS(OneShotMethod):
             one step of the weights, ``finite_difference`` by the paper's approximation, ``exact`` by automatic
             differentiation (several times slower).
         warmup_epochs: at the start, in which only weights are trained (paper: 0).
-        lr: of the weights.
-        lr_schedule: how it changes; None: a cosine to .001 (released code; for recurrent cells a constant).
-        momentum: of the weights' SGD.
-        weight_decay: of the weights.
-        gradient_clip: largest norm of the weights' gradient; None: not clipped.
-        unrolled_clip: the same for both gradients within the step that second order differentiates through (released
-            code: recurrent cells .25, image cells None).
-        alphas_lr: of Adam on the alphas.
-        alphas_betas: of Adam on the alphas.
-        alphas_weight_decay: of the alphas.
+        optimizer: what trains the weights; None: SGD from .025 by a cosine to .001, momentum .9, weight decay 3e-4,
+            clipped at 5 (released code).
+        unrolled_clip: the largest norm of both gradients within the step that second order differentiates through
+            (released code: recurrent cells .25, image cells None).
+        alphas_optimizer: what trains the alphas; None: Adam with rate 3e-4, betas .5 and .999, weight decay 1e-3
+            (released code).
     """
 
-    remedy = "lower model.lr or model.alphas_lr, or set model.gradient_clip"
+    remedy = "lower the lr of optimizer or alphas_optimizer, or set the optimizer's clip"
 
     def __init__(
         self,
@@ -71,32 +68,32 @@ class DARTS(OneShotMethod):
         bn: Statistics = "recalibrate",
         order: Order = "finite_difference",
         warmup_epochs: int = 0,
-        lr: float = 0.025,
-        lr_schedule: LRSchedule | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 3e-4,
-        gradient_clip: float | None = 5.0,
+        optimizer: Optimizer | None = None,
         unrolled_clip: float | None = None,
-        alphas_lr: float = 3e-4,
-        alphas_betas: tuple[float, float] = (0.5, 0.999),
-        alphas_weight_decay: float = 1e-3,
+        alphas_optimizer: Optimizer | None = None,
     ) -> None:
         super().__init__(space, task, network, inputs, seed, bn)
         if self.space.no_relaxation:
             name = type(self.space).__name__
-            raise SettingError(f"model.space: DARTS cannot search {name}; {self.space.no_relaxation}")
+            raise SettingError(f"space: DARTS cannot search {name}; {self.space.no_relaxation}")
         if order == "exact" and self.network_settings.get("compile"):
             raise SettingError(
-                "model.network.compile: compiled code cannot be differentiated twice, as model.order: exact does; set "
+                "network.compile: compiled code cannot be differentiated twice, as order: exact does; set "
                 "it to false, or the order to finite_difference"
             )
         self.order = order
         self.warmup_epochs = warmup_epochs
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.lr_schedule = LRSchedule.build(lr_schedule or Cosine(0.001))
-        self.gradient_clip, self.unrolled_clip = gradient_clip, unrolled_clip
-        self.alphas_lr, self.alphas_weight_decay = alphas_lr, alphas_weight_decay
-        self.alphas_betas = (alphas_betas[0], alphas_betas[1])
+        self.optimizer = Optimizer.build(
+            optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0), "optimizer"
+        )
+        if order != "first" and not (isinstance(self.optimizer, SGD) and not self.optimizer.nesterov):
+            raise SettingError(
+                "optimizer: second order differentiates through a step of SGD without nesterov; or set order to first"
+            )
+        self.alphas_optimizer = Optimizer.build(
+            alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3), "alphas_optimizer"
+        )
+        self.unrolled_clip = unrolled_clip
         widest = max(len(choice.options) for choice in self.space.choices)
         generator = torch.Generator().manual_seed(derive_seed(seed, "alphas"))
         self.alphas = nn.Parameter(1e-3 * torch.randn(len(self.space.choices), widest, generator=generator))
@@ -123,7 +120,7 @@ class DARTS(OneShotMethod):
         weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
         if self.current_epoch >= self.warmup_epochs:
             loss, gradient = self.architecture_gradient(batch)
-            self.apply_gradients(alphas_optimizer, [self.alphas], [gradient])
+            self.apply_gradients(alphas_optimizer, [self.alphas], [gradient], self.alphas_optimizer.clip)
             self.log("train/architecture_loss", loss)
         gates = {name: gate.detach() for name, gate in self.gates().items()}  # type: ignore[union-attr]
         self.step_weights(weights_optimizer, batch["weights"], gates)
@@ -171,11 +168,7 @@ class DARTS(OneShotMethod):
         return [self.device] if self.device.type == "cuda" else []
 
     def configure_optimizers(self) -> Any:
-        weights, schedule = self.sgd()
-        alphas = torch.optim.Adam(
-            [self.alphas], self.alphas_lr, self.alphas_betas, weight_decay=self.alphas_weight_decay
-        )
-        return [weights, alphas], [schedule]
+        return self.optimized((self.optimizer, self.network.parameters()), (self.alphas_optimizer, [self.alphas]))
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

@@ -25,13 +25,14 @@ from torch import Tensor
 from lightning_nas.controllers import Controller, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.shared_weights import Scorer, Statistics
-from lightning_nas.lr_schedules import CosineRestarts, LRSchedule
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.operations.normalization import batch_statistics, evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
+from lightning_nas.training.lr_schedules import CosineRestarts
+from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 
 
 class ENAS(SamplingMethod):
@@ -53,20 +54,16 @@ class ENAS(SamplingMethod):
         baseline_decay: of the moving average that is subtracted from rewards, per architecture: a step's mean reward
             counts as often as the step draws architectures (released code .99).
         skip_weight: of the divergence of skips from the controller's ``skip_target`` (macro .8).
-        controller_lr: of Adam on the controller (released code: micro .0035, macro .001); 0: it stays untrained.
-        controller_betas: of the same.
-        controller_clip: largest norm of the controller's gradient; None: not clipped.
-        lr: of the weights, at its highest.
-        lr_schedule: how it changes; None: cosines to .0005 that start again after 10, 30, 70, … epochs (released code).
-        momentum: Nesterov's, of the weights' SGD; 0: none.
-        weight_decay: of the weights.
-        gradient_clip: largest norm of the weights' gradient; None: not clipped.
+        controller_optimizer: what trains the controller; None: Adam with rate .0035, betas 0 and .999, eps 1e-3
+            (released code, micro; macro .001). With rate 0 it stays untrained.
+        optimizer: what trains the weights; None: SGD with Nesterov's momentum .9 and weight decay 1e-4, clipped at 5,
+            its rate by cosines from .05 to .0005 that start again after 10, 30, 70, … epochs (released code).
         drop_path: the probability to drop a path in the last cell at the end of the search; it grows from zero with the
             steps and the cell's depth.
         n_candidates: architectures drawn in the end, each scored on the same batch; the best is returned.
     """
 
-    remedy = "lower model.lr or model.controller_lr, or set model.gradient_clip"
+    remedy = "lower the lr of optimizer or controller_optimizer, or set the optimizer's clip"
 
     def __init__(
         self,
@@ -83,14 +80,8 @@ class ENAS(SamplingMethod):
         entropy_weight: float = 1e-4,
         baseline_decay: float = 0.99,
         skip_weight: float = 0.0,
-        controller_lr: float = 0.0035,
-        controller_betas: tuple[float, float] = (0.0, 0.999),
-        controller_clip: float | None = None,
-        lr: float = 0.05,
-        lr_schedule: LRSchedule | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        gradient_clip: float | None = 5.0,
+        controller_optimizer: Optimizer | None = None,
+        optimizer: Optimizer | None = None,
         drop_path: float = 0.0,
         n_candidates: int = 10,
     ) -> None:
@@ -103,27 +94,24 @@ class ENAS(SamplingMethod):
         }
         for name, count in at_least_one.items():
             if count < 1:
-                raise SettingError(f"model.{name}: at least 1, got {count}")
-        above_zero = {"lr": lr, "gradient_clip": gradient_clip, "controller_clip": controller_clip}
-        for name, value in above_zero.items():
-            if value is not None and not value > 0:
-                raise SettingError(f"model.{name}: above 0, got {value}")
-        for name, share in {"drop_path": drop_path, "baseline_decay": baseline_decay, "momentum": momentum}.items():
+                raise SettingError(f"{name}: at least 1, got {count}")
+        for name, share in {"drop_path": drop_path, "baseline_decay": baseline_decay}.items():
             if not 0 <= share < 1:
-                raise SettingError(f"model.{name}: from 0 to below 1, got {share}")
-        if not controller_lr >= 0:
-            raise SettingError(f"model.controller_lr: 0 or more, got {controller_lr}")
-        self.policy = Controller.build(controller or LSTMController()).policy(self.space, seed)
+                raise SettingError(f"{name}: from 0 to below 1, got {share}")
+        self.policy = Controller.build(controller or LSTMController(), "controller").policy(self.space, seed)
         if skip_weight and not self.policy.skips:
-            raise SettingError(f"model.skip_weight: {type(self.space).__name__} has no skips, got {skip_weight}")
+            raise SettingError(f"skip_weight: {type(self.space).__name__} has no skips, got {skip_weight}")
         self.reinforce = Reinforce(baseline_decay**samples_per_step, entropy_weight)
         self.models_per_step, self.controller_steps = models_per_step, controller_steps
         self.samples_per_step, self.skip_weight = samples_per_step, skip_weight
-        self.controller_lr, self.controller_clip = controller_lr, controller_clip
-        self.controller_betas = (controller_betas[0], controller_betas[1])
-        self.lr, self.lr_schedule = lr, LRSchedule.build(lr_schedule or CosineRestarts(0.0005))
-        self.momentum, self.nesterov, self.weight_decay = momentum, momentum > 0, weight_decay
-        self.gradient_clip = gradient_clip
+        self.controller_optimizer = Optimizer.build(
+            controller_optimizer or Adam(0.0035, betas=(0.0, 0.999), eps=1e-3), "controller_optimizer"
+        )
+        restarts = CosineRestarts(0.0005)
+        self.optimizer = Optimizer.build(
+            optimizer or SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule=restarts, clip=5.0),
+            "optimizer",
+        )
         self.drop_path = drop_path
         self.n_candidates = n_candidates
 
@@ -158,9 +146,13 @@ class ENAS(SamplingMethod):
         if "weights" in batch:
             with torch.no_grad():
                 drawn = self.policy.sample(self.models_per_step, self._generator("weights", batch_idx)).tuples()
-            done = (self.current_epoch + batch_idx / self.n_weights_steps) / self.n_epochs
             gates = [self.space.gates(architecture) for architecture in drawn]
-            self.step_weights(weights_optimizer, batch["weights"], *gates, network=self.dropping_paths(done))
+            self.step_weights(
+                weights_optimizer,
+                batch["weights"],
+                *gates,
+                network=self.dropping_paths(batch_idx / self.n_weights_steps),
+            )
         else:
             self._step_controller(controller_optimizer, batch["architecture"], batch_idx)
             self.log_train_metrics()
@@ -175,7 +167,7 @@ class ENAS(SamplingMethod):
             self.log("controller/skip_kl", divergence)
         parameters = list(self.policy.parameters())
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        self.apply_gradients(optimizer, parameters, gradients, self.controller_clip, counted=True)
+        self.apply_gradients(optimizer, parameters, gradients, self.controller_optimizer.clip, counted=True)
         self.log("controller/loss", loss)
         self.log("controller/reward", figures["reward"], prog_bar=True)
         self.log("controller/entropy", figures["entropy"])
@@ -219,6 +211,6 @@ class ENAS(SamplingMethod):
         return next(iter(ranked)), ranked
 
     def configure_optimizers(self) -> Any:
-        weights, schedule = self.sgd()
-        controller = torch.optim.Adam(self.policy.parameters(), self.controller_lr, self.controller_betas, eps=1e-3)
-        return [weights, controller], [schedule]
+        return self.optimized(
+            (self.optimizer, self.network.parameters()), (self.controller_optimizer, self.policy.parameters())
+        )

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.shared_weights import Scorer, Statistics
-from lightning_nas.lr_schedules import Cosine, LRSchedule
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
+from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training.optimizers import SGD, Optimizer
 
 
 class RandomSearchWS(SamplingMethod):
@@ -37,11 +38,8 @@ class RandomSearchWS(SamplingMethod):
         inputs: what the network must know of the data; None: asked of the data module.
         seed: of everything random in the search.
         bn: how BatchNorm normalises where candidates are scored: ``recalibrate`` on training images, or ``batch``.
-        lr: of the weights.
-        lr_schedule: how it changes; None: a cosine to .001.
-        momentum: of the weights' SGD.
-        weight_decay: of the weights.
-        gradient_clip: largest norm of the weights' gradient; None: not clipped.
+        optimizer: what trains the weights; None: SGD from .025 by a cosine to .001, momentum .9, weight decay 3e-4,
+            clipped at 5 (released code).
         n_candidates: drawn in a round of the ranking.
         n_batches: on which each candidate is scored, the same for all.
         n_finalists: the candidates of a round that are scored on the whole architecture part.
@@ -56,11 +54,7 @@ class RandomSearchWS(SamplingMethod):
         inputs: dict[str, int] | None = None,
         seed: int = 0,
         bn: Statistics = "recalibrate",
-        lr: float = 0.025,
-        lr_schedule: LRSchedule | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 3e-4,
-        gradient_clip: float | None = 5.0,
+        optimizer: Optimizer | None = None,
         n_candidates: int = 1000,
         n_batches: int = 10,
         n_finalists: int = 10,
@@ -69,12 +63,12 @@ class RandomSearchWS(SamplingMethod):
         super().__init__(space, task, network, inputs, seed, bn)
         for name, value in {"n_candidates": n_candidates, "n_batches": n_batches, "n_finalists": n_finalists}.items():
             if value < 1:
-                raise SettingError(f"model.{name}: at least 1, got {value}")
+                raise SettingError(f"{name}: at least 1, got {value}")
         if rounds is not None and rounds < 1:
-            raise SettingError(f"model.rounds: at least 1, or null, got {rounds}")
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.lr_schedule = LRSchedule.build(lr_schedule or Cosine(0.001))
-        self.gradient_clip = gradient_clip
+            raise SettingError(f"rounds: at least 1, or null, got {rounds}")
+        self.optimizer = Optimizer.build(
+            optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0), "optimizer"
+        )
         self.n_candidates, self.n_batches, self.n_finalists = n_candidates, n_batches, n_finalists
         self.rounds = rounds
         self.steps: Tensor
@@ -115,5 +109,4 @@ class RandomSearchWS(SamplingMethod):
         return next(iter(whole.rank(finalists, "Finalists"))), scores
 
     def configure_optimizers(self) -> Any:
-        weights, schedule = self.sgd()
-        return [weights], [schedule]
+        return self.optimized((self.optimizer, self.network.parameters()))

@@ -2,7 +2,7 @@
 
 No convolution has a bias. ``affine`` says whether the BatchNorms learn scale and shift: not during a search.
 Bodies that begin with a ReLU in the papers leave it out here: a state's ReLU is computed once for all its readers
-(:class:`~lightning_nas.operations.table.View`). They multiply their result by a weight, if one is given.
+(:class:`~lightning_nas.operations.registry.View`). They multiply their result by a weight, if one is given.
 """
 
 import math

@@ -66,7 +66,7 @@ class Choice:
         return self.node.rpartition("/")[0]
 
     @property
-    def state(self) -> int:
+    def output(self) -> int:
         """The number of the state that the node computes in its cell."""
         return int(self.node.rpartition("/")[2])
 
@@ -120,9 +120,18 @@ class Space(Configurable):
             for k, choice in enumerate(choices)
         )
 
-    def step(self, state: Any, choice: Choice, option: str) -> Any:
-        """The rule: the state after taking ``option`` (a name) in ``state``, or None where that is illegal."""
-        return state
+    def step(self, rule_state: Any, choice: Choice, option: str) -> Any:
+        """The rule.
+
+        Args:
+            rule_state: what the rule remembers of the choices before, anything hashable; ``start`` at first.
+            choice: the choice that is taken.
+            option: the name of the option that is taken.
+
+        Returns:
+            what the rule remembers from now on, or None where the option is illegal.
+        """
+        return rule_state
 
     def network(self, inputs: dict[str, int], **settings: Any) -> Network:
         """The network in which this space's architectures live, ``forward(x, gates)``.

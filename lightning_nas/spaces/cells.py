@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, Operation, drop_path
 from lightning_nas.spaces.base import Choice, Resolved
+from lightning_nas.spaces.sums import Node
 
 Form = Literal["search", "final"]
 """``search``: BatchNorm without scale and shift, pools normalised. ``final``: the network to train and report."""
@@ -23,7 +23,7 @@ def check_form(form: str) -> None:
 def check_operations(operations: Sequence[str]) -> None:
     for operation in operations:
         if operation not in OPERATIONS:
-            raise SettingError(f"space.operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+            raise SettingError(f"operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,44 +103,6 @@ class Candidates(nn.Module):
         return 2 if source in self.strided else 1
 
 
-def plus(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None) -> Tensor | None:
-    """``total + weight · term`` where what is not there counts as zero, and a weight as one."""
-    if term is None:
-        return total
-    term = term if weight is None else weight * term
-    return term if total is None else total + term
-
-
-class Node:
-    """A sum of terms, which lives for one forward pass."""
-
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._terms = 0
-
-    def add(self, term: Tensor | None) -> None:
-        """Adds a term; None counts as zero."""
-        if term is None:
-            return
-        if self._sum is None:
-            self._sum = term
-        elif self._terms == 1:
-            self._sum = self._sum + term  # the first term may be a view, that others read
-        else:
-            self._sum += term
-        self._terms += 1
-
-    def finish(self) -> Tensor | None:
-        """The sum, to be read from now on; None where there was no term.
-
-        Its gradient will be dense. A slice of a concatenation's makes the backward pass of BatchNorm several times
-        slower.
-        """
-        if self._sum is not None and self._sum.requires_grad:
-            self._sum.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
-        return self._sum
-
-
 class Edges(nn.Module):
     """An operation on every edge between states; a node is the sum of its edges.
 
@@ -154,11 +116,11 @@ class Edges(nn.Module):
     ) -> None:
         super().__init__()
         self.candidates = Candidates(channels, strided, affine)
-        self.n_nodes = max(choice.state for choice in choices) - n_inputs + 1
+        self.n_nodes = max(choice.output for choice in choices) - n_inputs + 1
         self.leaving: list[list[tuple[str, int]]] = [[] for _ in range(n_inputs + self.n_nodes)]  # (choice, node)
         for choice in choices:
             (source,) = choice.sources
-            self.leaving[source].append((choice.name, choice.state))
+            self.leaving[source].append((choice.name, choice.output))
             for option in choice.options:
                 self.candidates.add(choice.name, source, option)
 

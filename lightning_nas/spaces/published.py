@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from lightning_nas.spaces.base import Architecture, Space
-from lightning_nas.spaces.darts import DARTSCell
-from lightning_nas.spaces.darts_rnn import DARTSRecurrentCell
-from lightning_nas.spaces.enas_macro import RELEASED_24_LAYERS, ENASMacro
-from lightning_nas.spaces.enas_micro import ENASMicro
-from lightning_nas.spaces.enas_rnn import ENASRecurrentCell
-from lightning_nas.spaces.nas_bench_201 import NASBench201
-from lightning_nas.spaces.nasnet import NASNetCell
+from lightning_nas.spaces.image_cells.darts import DARTSCell
+from lightning_nas.spaces.image_cells.enas_micro import ENASMicro
+from lightning_nas.spaces.image_cells.nas_bench_201 import NASBench201
+from lightning_nas.spaces.image_cells.nasnet import NASNetCell
+from lightning_nas.spaces.image_layers.enas_macro import RELEASED_24_LAYERS, ENASMacro
+from lightning_nas.spaces.recurrent.darts import DARTSRecurrentCell
+from lightning_nas.spaces.recurrent.enas import ENASRecurrentCell
 
 _SHORT = {
     "skip": "skip_connect",

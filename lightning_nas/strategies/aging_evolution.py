@@ -49,9 +49,9 @@ class AgingEvolution(Strategy):
     def __init__(self, population: int = 100, sample: int = 25, identity: float | None = None) -> None:
         for name, value in (("population", population), ("sample", sample)):
             if value < 1:
-                raise SettingError(f"strategy.{name}: at least 1, got {value}")
+                raise SettingError(f"{name}: at least 1, got {value}")
         if identity is not None and not 0 <= identity <= 1:
-            raise SettingError(f"strategy.identity: from 0 to 1, or null, got {identity}")
+            raise SettingError(f"identity: from 0 to 1, or null, got {identity}")
         self.population_size, self.sample_size, self.identity = population, sample, identity
 
     def begin(self, space: Space, seed: int = 0) -> Self:

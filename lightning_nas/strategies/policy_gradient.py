@@ -6,18 +6,19 @@ from typing import Self
 
 import torch
 
-from lightning_nas.controllers import Controller, FactorizedController
+from lightning_nas.controllers import Controller, FactorizedController, Reinforce
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.training.optimizers import Adam, Optimizer
 
 
 class PolicyGradient(Strategy):
     """Draws architectures from a policy, and makes those more probable that score above a moving average.
 
-    The loss is ``-mean(log p · (R − b)) − entropy_weight · entropy``, stepped by Adam. b is the moving average of the
-    scores R before the trial's own, with the correction for its start that Adam's averages have.
+    The loss is ``-mean(log p · (R − b)) − entropy_weight · entropy``. b is the moving average of the scores R before
+    those of the step, with the correction for its start that Adam's averages have.
 
     A trial that failed counts as the worst score of those that were done; until one is, nothing is learnt from it.
 
@@ -28,8 +29,9 @@ class PolicyGradient(Strategy):
 
     Args:
         controller: the policy's settings; None: :class:`~lightning_nas.controllers.FactorizedController`.
-        lr: of Adam; None: .1 for a :class:`~lightning_nas.controllers.FactorizedController` (NAS-Bench-201's script .5,
-            at which policies settle too early), .01 for others.
+        optimizer: what trains the policy; None: Adam with the controller's usual rate, .1 for a
+            :class:`~lightning_nas.controllers.FactorizedController` (NAS-Bench-201's script .5, at which policies
+            settle too early), .01 for others. Its schedule has to be null: trials have no epochs.
         batch_size: trials told between two steps, whose gradients are averaged.
         baseline_decay: of the moving average, for each trial (NAS-Bench-201's script .9).
         entropy_weight: of the policy's entropy, in units of the score per nat.
@@ -41,30 +43,32 @@ class PolicyGradient(Strategy):
     def __init__(
         self,
         controller: Controller | None = None,
-        lr: float | None = None,
+        optimizer: Optimizer | None = None,
         batch_size: int = 1,
         baseline_decay: float = 0.9,
         entropy_weight: float = 0.0,
     ) -> None:
-        if lr is not None and not lr > 0:
-            raise SettingError(f"strategy.lr: above 0, or null, got {lr}")
         if batch_size < 1:
-            raise SettingError(f"strategy.batch_size: at least 1, got {batch_size}")
+            raise SettingError(f"batch_size: at least 1, got {batch_size}")
         if not 0 <= baseline_decay < 1:
-            raise SettingError(f"strategy.baseline_decay: from 0 to below 1, got {baseline_decay}")
+            raise SettingError(f"baseline_decay: from 0 to below 1, got {baseline_decay}")
         if not entropy_weight >= 0:
-            raise SettingError(f"strategy.entropy_weight: 0 or more, got {entropy_weight}")
-        self.controller = Controller.build(controller or FactorizedController())
-        self.lr = lr or (0.1 if isinstance(self.controller, FactorizedController) else 0.01)
+            raise SettingError(f"entropy_weight: 0 or more, got {entropy_weight}")
+        self.controller = Controller.build(controller or FactorizedController(), "controller")
+        self.optimizer = Optimizer.build(optimizer or Adam(self.controller.usual_lr), "optimizer")
+        if self.optimizer.schedule is not None:
+            raise SettingError("optimizer.schedule: null, since a search of trials has no epochs")
         self.batch_size = batch_size
         self.baseline_decay, self.entropy_weight = baseline_decay, entropy_weight
 
     def begin(self, space: Space, seed: int = 0) -> Self:
         super().begin(space, seed)
         self.policy = self.controller.policy(space, seed)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr)
+        self.reinforce = Reinforce(
+            self.baseline_decay**self.batch_size, self.entropy_weight, baseline=None, differentiate_entropy=True
+        )
+        self._stepper = self.optimizer.make(self.policy.parameters())
         self._batch: list[tuple[Architecture, float]] = []
-        self._sum = self._weight = 0.0
         self._worst = math.inf
         return self
 
@@ -79,24 +83,16 @@ class PolicyGradient(Strategy):
             if trial.done:
                 self._worst = min(self._worst, trial.score)
             if self._worst < math.inf:
-                score = trial.score if trial.done else self._worst
-                self._batch.append((trial.architecture, self._advantage(score)))
+                self._batch.append((trial.architecture, trial.score if trial.done else self._worst))
             if len(self._batch) == self.batch_size:
                 self._step()
                 self._batch = []
 
-    def _advantage(self, score: float) -> float:
-        """The score less the baseline, which then moves; of the first score it is 0."""
-        baseline = self._sum / self._weight if self._weight else score
-        self._sum = self.baseline_decay * self._sum + (1 - self.baseline_decay) * score
-        self._weight = self.baseline_decay * self._weight + (1 - self.baseline_decay)
-        return score - baseline
-
     def _step(self) -> None:
-        architectures, advantages = zip(*self._batch, strict=True)
-        sample = self.policy.evaluate(torch.tensor(architectures))
-        reward = (sample.log_prob * torch.tensor(advantages)).mean()
-        loss = -reward - self.entropy_weight * sample.entropies.sum(1).mean()
-        self.optimizer.zero_grad()
+        architectures, scores = zip(*self._batch, strict=True)
+        loss, _ = self.reinforce.update(self.policy.evaluate(torch.tensor(architectures)), torch.tensor(scores))
+        self._stepper.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        if self.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optimizer.clip)
+        self._stepper.step()

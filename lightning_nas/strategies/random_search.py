@@ -19,7 +19,7 @@ class RandomSearch(Strategy):
 
     def __init__(self, by: By = "architecture") -> None:
         if by not in get_args(By):
-            raise SettingError(f"strategy.by: {' or '.join(get_args(By))}, got {by!r}")
+            raise SettingError(f"by: {' or '.join(get_args(By))}, got {by!r}")
         self.by: By = by
 
     def propose(self, number: int) -> Architecture:

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_nas.architecture import load_architecture
+from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.callbacks import ArchitectureLogger
 from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.methods import DARTS, RandomSearchWS
@@ -32,10 +32,10 @@ class Recorded(pl.Callback):
 @pytest.mark.parametrize(
     ("config", "data", "expected"),
     [
-        ("quickstart/retrain.yaml", Digits(), ""),
-        ("quickstart/retrain.yaml", Digits(image_size=32, channels=3), " --data.image_size=32 --data.channels=3"),
-        ("retrain.yaml", Digits(), " --data Digits"),
-        ("retrain.yaml", CIFAR10(folder="a b", verify=False), " --data.folder='a b' --data.verify=false"),
+        ("darts/quickstart_retrain.yaml", Digits(), ""),
+        ("darts/quickstart_retrain.yaml", Digits(image_size=32, channels=3), " --data.image_size=32 --data.channels=3"),
+        ("darts/retrain.yaml", Digits(), " --data Digits"),
+        ("darts/retrain.yaml", CIFAR10(folder="a b", verify=False), " --data.folder='a b' --data.verify=false"),
     ],
 )
 def test_the_next_command_names_the_data_of_the_search(config, data, expected, tmp_path):

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
 import conftest
 from conftest import Words, snapshot
 
-from lightning_nas.architecture import Found
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.callbacks import Interruption, NonMonotoneAveraging
 from lightning_nas.errors import SettingError
-from lightning_nas.lr_schedules import Exponential
-from lightning_nas.retrain import Retrain
+from lightning_nas.training.lr_schedules import Exponential
+from lightning_nas.training.retrain import Retrain
 from lightning_nas.spaces import DARTSRecurrentCell
 from lightning_nas.tasks import LanguageModeling
 
@@ -28,7 +28,7 @@ trainer = partial(conftest.trainer, num_sanity_val_steps=0, gradient_clip_val=0.
 
 
 def retrain(**settings):
-    found = Found(SPACE, SPACE.random(Random(0)))
+    found = ArchitectureRecord(SPACE, SPACE.random(Random(0)))
     plain = {"lr": 5.0, "lr_schedule": Exponential(), "momentum": 0.0, "drop_path": 0.0, "train_on": "weights"}
     return Retrain(found.to_dict(), LanguageModeling(), {"hidden": 6}, Words().inputs, **(plain | settings))
 

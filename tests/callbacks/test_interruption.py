@@ -7,7 +7,7 @@ import pytest
 
 from lightning_nas.callbacks import Interruption
 from lightning_nas.data import Digits
-from lightning_nas.retrain import Retrain
+from lightning_nas.training.retrain import Retrain
 from lightning_nas.tasks import ImageClassification
 
 

@@ -11,14 +11,14 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lightning_nas.architecture import Found
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import FromScratch, from_scratch
 from lightning_nas.executors import Processes, Serial
 from lightning_nas.executors.base import run_trial
-from lightning_nas.lr_schedules import Cosine
-from lightning_nas.retrain import Retrain
+from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training.retrain import Retrain
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces import DARTSCell, NASBench201
 from lightning_nas.spaces.base import Choice, Space
@@ -54,7 +54,7 @@ def figures(evaluation):
 def test_the_score_is_that_of_an_ordinary_retraining():
     evaluation = evaluator(seed=5, retrain={"lr": 0.1})(ARCHITECTURE, 7)
     retraining = Retrain(
-        Found(SPACE, ARCHITECTURE).to_dict(),
+        ArchitectureRecord(SPACE, ARCHITECTURE).to_dict(),
         ImageClassification(),
         NETWORK,
         seed=derive_seed(5, "trial", 7),

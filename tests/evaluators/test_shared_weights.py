@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nas.checkpoints import load_search
+from lightning_nas.training.checkpoints import load_search
 from lightning_nas.data import Digits
 from lightning_nas.data.text import Window
 from lightning_nas.errors import SettingError

@@ -14,7 +14,7 @@ import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Processes, Serial, processes
-from lightning_nas.trial_log import read_trials
+from lightning_nas.trials.log import read_trials
 from lightning_nas.trials import Trials
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -8,7 +8,7 @@ import torch
 
 from lightning_nas.controllers import FactorizedController, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
-from lightning_nas.lr_schedules import Cosine
+from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.spaces import (
     DARTSCell,

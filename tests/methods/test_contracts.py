@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_nas.architecture import load_architecture
+from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.callbacks import Interruption
 from lightning_nas.methods import OneShotMethod
 from lightning_nas.methods.base import SamplingMethod

@@ -18,10 +18,10 @@ from lightning_nas.data import DataModule, Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Scorer
 from lightning_nas.files import config_folder
-from lightning_nas.lr_schedules import CosineRestarts
+from lightning_nas.training.lr_schedules import CosineRestarts
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.operations.normalization import batch_norms
-from lightning_nas.retrain import Retrain
+from lightning_nas.training.retrain import Retrain
 from lightning_nas.spaces import DARTSCell, ENASMacro, ENASMicro
 from lightning_nas.tasks import ImageClassification
 
@@ -529,16 +529,16 @@ def test_darts_searches_cells_and_says_why_it_does_not_search_layers_with_skips(
 # Pham et al. 2018 and the released code's flags: batch, epochs, S, samples, controller's rate, T, C, C of operations,
 # weight decay, layers, channels
 SEARCHES = {
-    "enas.yaml": (160, 150, 30, 10, 0.0035, None, 1.10, 1.10 / 2.5, 1e-4, 6, 20),
-    "enas_macro.yaml": (128, 310, 50, 20, 0.001, None, 1.5, 1.5, 2.5e-4, 12, 36),
+    "enas/search.yaml": (160, 150, 30, 10, 0.0035, None, 1.10, 1.10 / 2.5, 1e-4, 6, 20),
+    "enas_macro/search.yaml": (128, 310, 50, 20, 0.001, None, 1.5, 1.5, 2.5e-4, 12, 36),
 }
 # batch, epochs, lowest rate, weight decay, drop-path, cutout; settings of the network
 RETRAININGS = {
-    "retrain_enas.yaml": (
+    "enas/retrain.yaml": (
         (144, 630, 1e-4, 2e-4, 0.4, 16),
         {"channels": 36, "layers": 15, "auxiliary": True, "dropout": 0.2},
     ),
-    "retrain_enas_macro.yaml": ((100, 310, 0.001, 2e-4, 0.0, 0), {"channels": 96, "dropout": 0.5}),
+    "enas_macro/retrain.yaml": ((100, 310, 0.001, 2e-4, 0.0, 0), {"channels": 96, "dropout": 0.5}),
 }
 
 
@@ -578,7 +578,7 @@ def test_the_searches_have_the_settings_of_the_released_code(name):
     assert search.reinforce.decay == pytest.approx(0.99**samples)
     assert search.drop_path == 0.4
     network = search.space.network({"channels": 3, "image_size": 32, "num_classes": 10}, **search.network_settings)
-    if name == "enas.yaml":
+    if name == "enas/search.yaml":
         assert search.space.nodes == 5
         assert (len(network.cells), network.stem[0].out_channels, network.dropout) == (layers + 2, 3 * channels, 0.1)
         assert network.auxiliary is not None

@@ -17,7 +17,7 @@ from scipy.stats import chisquare
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Scorer
-from lightning_nas.lr_schedules import Cosine
+from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.methods import OneShotMethod, RandomSearchWS
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, NASBench201
@@ -55,7 +55,7 @@ def test_edges_and_their_operations_are_uniform():
     space = DARTSCell()
     draws = training_draws(space)
     for k, choice in enumerate(space.choices):
-        sources = choice.state  # of which two are read, each with one of seven operations
+        sources = choice.output  # of which two are read, each with one of seven operations
         share = dict.fromkeys(choice.options, 2 / sources / 7) | {"none": 1 - 2 / sources}
         expected = {option: len(draws) * share[name] for option, name in enumerate(choice.options) if share[name]}
         observed = Counter(architecture[k] for architecture in draws)

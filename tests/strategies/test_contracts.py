@@ -6,8 +6,8 @@ import statistics
 import pytest
 from scipy.stats import ttest_rel
 
-from lightning_nas.analysis.search_study import Limit
-from lightning_nas.analysis.search_study import search as run_search
+from lightning_nas.studies.strategies import Limit
+from lightning_nas.studies.strategies import search as run_search
 from lightning_nas.controllers import LSTMController, TransformerController
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201

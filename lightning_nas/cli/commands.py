@@ -1,0 +1,294 @@
+"""The commands that need no trainer: draw, profile, list, and the studies."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from lightning_nas.errors import SettingError, one_line
+from lightning_nas.specs import first_sentence
+
+if TYPE_CHECKING:  # and where the parser of a command asks what its arguments are
+    from lightning_nas.data import DataModule
+    from lightning_nas.evaluators import Evaluator
+    from lightning_nas.spaces import Space
+    from lightning_nas.strategies import Strategy
+    from lightning_nas.studies.random_baseline import Command
+
+
+def draw(architecture: str, out: str = "architecture.svg") -> None:
+    """A picture of an architecture.
+
+    Args:
+        architecture: an architecture.json, or the name of a published architecture.
+        out: the picture; its ending says the format: .svg, .png, .pdf or .dot.
+    """
+    from lightning_nas.pictures.draw import draw_architecture
+    from lightning_nas.spaces.architecture_file import load_architecture
+
+    found = load_architecture(architecture)
+    try:
+        draw_architecture(found.space, found.architecture, out, found.caption)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"--out: {error}") from error
+    print(out)
+
+
+def profile(
+    architecture: str,
+    network: dict[str, Any] | None = None,
+    inputs: dict[str, int] | None = None,
+    batch_size: int = 1,
+    latency_runs: int = 50,
+    device: str = "cpu",
+) -> None:
+    """Parameters, FLOPs, activations and measured latency of an architecture's network.
+
+    Args:
+        architecture: an architecture.json, or the name of a published architecture.
+        network: settings of the space's network, such as --network.channels 36 --network.cells 20.
+        inputs: what the data are like, such as --inputs.image_size 224 or --inputs.vocabulary 30000; what is not given
+            is CIFAR-10's or Penn Treebank's.
+        batch_size: examples per forward pass whose latency is measured.
+        latency_runs: timed forward passes, of which the median counts; 0: latency is not measured.
+        device: where latency is measured, such as cpu or cuda.
+    """
+    import torch
+
+    from lightning_nas.costs.profile import profile as measure
+    from lightning_nas.spaces.architecture_file import load_architecture
+    from lightning_nas.specs import check_arguments
+
+    if batch_size < 1 or latency_runs < 0:
+        raise SettingError("--batch_size: at least 1; --latency_runs: 0 or more")
+    found = load_architecture(architecture)
+    usual = found.space.usual_inputs
+    for name, number in (inputs or {}).items():
+        if name not in usual:
+            raise SettingError(f"--inputs.{name}: no such setting; there are {', '.join(usual)}")
+        if number < 1:
+            raise SettingError(f"--inputs.{name}: at least 1, got {number}")
+    space = found.space.restrict(found.architecture)
+    settings = check_arguments(space.network, network or {}, "--network", skip={"inputs", "form"})
+    child = space.network({**usual, **(inputs or {})}, form="final", **settings)
+    try:
+        child = child.to(torch.device(device))
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    if torch.device(device).type == "meta" and latency_runs:
+        raise SettingError("--device: nothing runs on meta, so set --latency_runs 0")
+    defaults = inspect.signature(space.network).parameters
+    shown = {n: settings.get(n, p.default) for n, p in defaults.items() if n not in ("inputs", "form")}
+    print(found.space.describe(found.architecture))
+    print("network: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    print()
+    print(measure(child, child.example(batch_size), latency_runs).describe())
+
+
+def list_() -> None:
+    """Methods, spaces, data, strategies, evaluators, executors, configurations and published architectures."""
+    from lightning_nas.catalogue import KINDS
+    from lightning_nas.files import config_folder, packaged_configs
+    from lightning_nas.spaces import PUBLISHED
+
+    sections = {kind.title: kind.rows() for kind in KINDS}
+    sections["configurations"] = [
+        (name, (config_folder() / name).read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+        for name in packaged_configs()
+    ]
+    sections["published architectures"] = [(name, build()[2]) for name, build in PUBLISHED.items()]
+    width = max(len(name) for rows in sections.values() for name, _ in rows)
+    for title, rows in sections.items():
+        print(title)
+        for name, text in rows:
+            print(f"  {name:{width}}  {text}")
+
+
+def study_random(
+    run: "Command",
+    search: str = "darts/quickstart.yaml",
+    others: list[str] | None = None,
+    retrain: str = "darts/quickstart_retrain.yaml",
+    seeds: int = 5,
+    folder: str = "runs/study",
+) -> None:
+    """Does a search beat random? For each seed what it finds, the best of random architectures under its own shared
+    weights, what other searches find, and one random architecture are retrained alike and tested.
+
+    What is done already in the folder is not done again, so an interrupted study goes on where it stopped.
+
+    Args:
+        run: runs a command line.
+        search: configuration of the search.
+        others: configurations of other searches in the same space, such as --others [random_search_ws/search.yaml].
+        retrain: configuration of the retraining, the same for all.
+        seeds: how many; they are 0, 1, ….
+        folder: where the runs and study.csv are written.
+    """
+    from lightning_nas.files import find_config
+    from lightning_nas.studies.random_baseline import compare_with_random
+
+    if seeds < 2:
+        raise SettingError(f"--seeds: at least 2 are needed for a spread, got {seeds}")
+    configs = [find_config(config) for config in (search, *(others or ()))]
+    print(compare_with_random(configs[0], configs[1:], find_config(retrain), seeds, Path(folder), run).describe())
+
+
+def study_gradients(ckpt_path: str, n_batches: int = 8, n_shuffles: int = 4) -> None:
+    """Do validation batches agree on where the alphas should go? Cosines between the architecture gradients of disjoint
+    batches, beside those of the same batches with shuffled labels.
+
+    Args:
+        ckpt_path: the checkpoint of a search that has alphas.
+        n_batches: disjoint batches of the architecture part.
+        n_shuffles: how often the labels of each batch are shuffled.
+    """
+    from lightning_nas.methods import load_search
+    from lightning_nas.studies.gradients import gradient_agreement
+
+    if n_batches < 2 or n_shuffles < 1:
+        raise SettingError("--n_batches: at least 2; --n_shuffles: at least 1")
+    print(gradient_agreement(*load_search(ckpt_path), n_batches, n_shuffles).describe())
+
+
+def study_controller(
+    ckpt_path: str,
+    n_architectures: int = 100,
+    n_batches: int = 4,
+    retrain_weights: bool = True,
+    device: Literal["cpu", "cuda", "mps"] = "cpu",
+    folder: str = "runs/study-controller",
+) -> None:
+    """What does a controller learn? Its architectures and hidden states beside those of an untrained one, and random.
+
+    Args:
+        ckpt_path: the checkpoint of an ENAS search.
+        n_architectures: of each kind.
+        n_batches: of the architecture part, that each architecture is scored on.
+        retrain_weights: also trains shared weights with the untrained controller, for as many epochs as the search did,
+            and scores all under both. They are kept in the folder: an interrupted study goes on where it stopped.
+        device: where it is computed.
+        folder: where controller.csv and the pictures are written.
+    """
+    import torch
+
+    from lightning_nas.cli.training import quiet
+    from lightning_nas.methods import load_search
+    from lightning_nas.studies import controller as controller_study
+
+    quiet()
+    method, data = load_search(ckpt_path)
+    try:
+        method.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    epochs = controller_study.trained_epochs(ckpt_path) if retrain_weights else 0
+    study = controller_study.study_controller(method, data, Path(folder), n_architectures, n_batches, epochs)
+    print(study.describe())
+
+
+def study_search(
+    space: "Space",
+    evaluator: "Evaluator",
+    strategies: "dict[str, Strategy]",
+    n_trials: int | None = None,
+    budget: float | None = None,
+    seeds: int = 20,
+    report: str | None = None,
+    data: "DataModule | None" = None,
+    processes: int = 1,
+    folder: str = "runs/study-search",
+) -> None:
+    """Which strategy finds the better architectures? Strategies on one evaluator, each from many seeds: anytime curves,
+    what was found in the end, and differences paired by seed.
+
+    Args:
+        space: the search space.
+        evaluator: what decides between architectures, the same for all strategies.
+        strategies: by the names that they have in the table; the others are compared with the first.
+        n_trials: after how many a search ends; null: by the budget alone.
+        budget: seconds that trials cost, after which none is begun; null: no limit.
+        seeds: how many; they are 0, 1, ….
+        report: the evaluator's metric that is shown of what was found; null: the score, which decides.
+        data: for an evaluator that needs data.
+        processes: how many run searches at the same time.
+        folder: where search.csv and search.svg are written.
+    """
+    from lightning_nas.studies import strategies as study
+
+    limit = study.Limit(n_trials, budget)
+    print(
+        study.study_search(space, evaluator, strategies, limit, seeds, Path(folder), report, data, processes).describe()
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "draw": draw,
+    "profile": profile,
+    "list": list_,
+    "study random": study_random,
+    "study gradients": study_gradients,
+    "study controller": study_controller,
+    "study search": study_search,
+}
+
+CONFIGURED = ("study search",)
+"""The commands whose settings are so many that they come from a file."""
+
+
+def run(argv: Sequence[str], main: "Command") -> None:
+    """Parses one of the commands and runs it.
+
+    Args:
+        argv: the command and its arguments.
+        main: runs a whole command line, for studies that consist of several.
+
+    Raises:
+        SettingError: for an unknown command or a wrong argument.
+    """
+    from jsonargparse import ArgumentParser
+
+    words = 2 if argv[0] == "study" else 1
+    name = " ".join(argv[:words])
+    if words == 2 and argv[1:2] in ([], ["-h"], ["--help"]):
+        print("usage: python -m lightning_nas study WHICH ...\n")
+        for study, function in COMMANDS.items():
+            if study.startswith("study "):
+                print(f"  {study.removeprefix('study '):12}{first_sentence(function)}")
+        return
+    if name not in COMMANDS:
+        raise SettingError(f"there is no command {name!r}; see python -m lightning_nas --help")
+    command = COMMANDS[name]
+    parser = ArgumentParser(
+        prog=f"python -m lightning_nas {name}",
+        description=inspect.cleandoc(command.__doc__ or "").partition("\n\n")[0],
+    )
+    configured = name in CONFIGURED
+    if configured:
+        import lightning_nas.catalogue  # noqa: F401  # what is imported has a short class name
+
+        parser.add_argument("--config", action="config", help="a file with these settings")
+    given = {"run": main} if "run" in inspect.signature(command).parameters else {}
+    parser.add_function_arguments(command, as_positional=not configured, skip=set(given))
+    parser.error = _refuse  # type: ignore[method-assign]
+    arguments = parser.parse_args(list(argv[words:]))
+    command(**(_built(arguments) if configured else arguments.as_dict()), **given)
+
+
+def _built(arguments: Any) -> dict[str, Any]:
+    """The settings of a file, with objects in the place of specs."""
+    from lightning_nas.cli.lightning_adapter import as_spec
+    from lightning_nas.specs import Configurable
+
+    def built(value: Any, field: str) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "class_path" in value:
+            return Configurable.build(value, field)
+        return {key: built(item, f"{field}.{key}") for key, item in value.items()}
+
+    return {name: built(value, name) for name, value in as_spec(arguments).items() if name != "config"}
+
+
+def _refuse(message: str, *args: object, **kwargs: object) -> NoReturn:
+    raise SettingError(one_line(message))

@@ -1,0 +1,161 @@
+"""The commands that train, on ``LightningCLI``: fit, validate, test, derive."""
+
+import inspect
+import logging
+import netrc
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+from lightning_nas.callbacks import ArchitectureLogger, Interruption
+from lightning_nas.catalogue import KINDS, kind_of
+from lightning_nas.cli.lightning_adapter import LightningAdapter
+from lightning_nas.data import DataModule
+from lightning_nas.errors import SettingError, one_line
+from lightning_nas.runs.folder import CHECKPOINT, RUN_FOLDER, RunFolder
+from lightning_nas.specs import subclasses
+from lightning_nas.training.checkpoints import restore
+from lightning_nas.training.module import Module, NetworkModule
+
+
+class Trainer(pl.Trainer):
+    """Lightning's trainer, and one more thing to do with a search: derive."""
+
+    def derive(
+        self,
+        model: NetworkModule,
+        datamodule: DataModule,
+        ckpt_path: str,
+        n_random: int = 20,
+        folder: str | None = None,
+    ) -> None:
+        """Writes architecture.json, its drawing and the comparison with random ones from the checkpoint of a search.
+
+        Args:
+            model: the search.
+            datamodule: the data that it was trained on.
+            ckpt_path: the checkpoint.
+            n_random: random architectures to compare with under the same shared weights; 0: none.
+            folder: where to write; default: a new run folder.
+        """
+        datamodule.prepare_data()
+        restore(model, datamodule, ckpt_path)
+        model.to(self.strategy.root_device)
+        print(model.conclude(datamodule, RunFolder(folder or self.default_root_dir), n_random).describe())
+
+
+class CommandLine(LightningAdapter):
+    """One of the commands over all modules and data modules that are imported.
+
+    Args:
+        args: the command and its arguments.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        quiet()
+        first = RUN_FOLDER not in os.environ
+        try:
+            super().__init__(args, Trainer)
+        except SettingError as error:
+            raise self._located(error) from error
+        finally:
+            if first:
+                os.environ.pop(RUN_FOLDER, None)
+
+    def _located(self, error: SettingError) -> SettingError:
+        """An error of a running model or of its data, whose settings have an owner on the command line."""
+        head = error.field.partition(".")[0]
+        for owner, built in (("model", getattr(self, "model", None)), ("data", getattr(self, "datamodule", None))):
+            if built is not None and head in inspect.signature(type(built)).parameters:
+                return error.within(owner)
+        return error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ArchitectureLogger, "architecture_logger")
+
+    def refuse(self, message: str) -> NoReturn:
+        line = one_line(message)
+        field = line.partition(": ")[0]
+        kind = kind_of(field)
+        if kind is not None and "import path" in line:
+            raise SettingError(
+                f"{field}: no such class; there are {', '.join(kind.names())}; --import brings in a package of yours"
+            )
+        owner = re.findall(r"Problem with given class_path '([\w.]+)'", message)
+        if owner and "is not accepted" in line:
+            name = owner[-1].rpartition(".")[2]
+            known = {cls.__name__: cls for kind in KINDS for cls in subclasses(kind.base)}
+            accepted = ", ".join(inspect.signature(known[name]).parameters)
+            line += f"; {name} has {accepted}"
+        raise SettingError(line)
+
+    def trainer_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        self._check_command()
+        if not self.model.automatic_optimization and settings["gradient_clip_val"] is not None:
+            raise SettingError("trainer.gradient_clip_val: a search clips by itself; set model.optimizer.clip")
+        if settings["fast_dev_run"]:
+            return {}
+        run = RunFolder.new(Path(settings["default_root_dir"] or "runs"), self.model.name.lower())
+        given: dict[str, Any] = {"default_root_dir": str(run.path)}
+        if settings["logger"] is None:
+            given["logger"] = [CSVLogger(str(run.path), name="", version=""), wandb_logger(run.path, self.model)]
+        if not self.model.has_network:
+            given["enable_model_summary"] = False
+        if self.command == "fit" and settings["enable_checkpointing"] is not False:
+            each_epoch = ModelCheckpoint(
+                run.checkpoints,
+                filename=CHECKPOINT.removesuffix(".ckpt"),
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+            given["callbacks"] = [*(settings["callbacks"] or []), each_epoch, Interruption(run.checkpoints)]
+        return given
+
+    def _check_command(self) -> None:
+        """Refuses what cannot be done with the model."""
+        if self.command == "test" and self.model.job == "search":
+            raise SettingError("test: a search has no test figures; derive its architecture, retrain it and test that")
+        if self.command == "validate" and not self.model.has_network:
+            raise SettingError("validate: a search of many trials has no network to validate")
+        if self.command == "derive" and not self.model.derivable:
+            raise SettingError("derive: the checkpoint is of a retraining; only a search has something to derive")
+
+
+def quiet() -> None:
+    """Leaves out messages of the libraries that ask nothing of a user."""
+    ours = (
+        "isinstance.treespec, LeafSpec",
+        "The dirpath has changed",
+        "Experiment logs directory",
+        "with no optimizer",
+        "have no `validation_step`",
+    )
+    for message in ours:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+
+
+def wandb_logger(folder: Path, module: Module) -> WandbLogger:
+    """A W&B run in the run's folder; offline where there is no account, and never a question."""
+    if "WANDB_MODE" not in os.environ and not has_wandb_account():
+        os.environ["WANDB_MODE"] = "offline"
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return WandbLogger(name=folder.name, save_dir=str(folder), project="lightning_nas", job_type=module.job)
+
+
+def has_wandb_account() -> bool:
+    """Whether W&B would find a key without asking."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,5 @@
+"""How rewards train a controller."""
+
+from lightning_nas.controllers.updates.reinforce import Reinforce
+
+__all__ = ["Reinforce"]

@@ -1,0 +1,1 @@
+"""What people look at: cells as graphs, weights, scores, curves."""

@@ -1,0 +1,213 @@
+"""The shell around a stack of cells: what it expects of a cell, and the spaces whose networks are such stacks."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nas.errors import SettingError
+from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
+from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
+from lightning_nas.spaces.cells import Form, States, check_form, check_operations
+from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, cifar_stem
+
+Stem = Literal["cifar", "imagenet"]
+
+Kind = Literal["normal", "reduce"]
+
+
+class Cell(nn.Module):
+    """What the shell expects of a cell.
+
+    A cell reads the outputs of the two cells before it; a reduction cell halves the resolution.
+
+    Attributes:
+        widths: channels of each state that can be in its output, by name.
+    """
+
+    widths: dict[str, int]
+
+    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a cell stands.
+
+    Attributes:
+        kind: ``normal`` or ``reduce``.
+        before_last, last: widths of the outputs of the two cells before.
+        channels: its own.
+        after_reduction: whether the cell before was a reduction.
+    """
+
+    kind: str
+    before_last: Mapping[str, int]
+    last: Mapping[str, int]
+    channels: int
+    after_reduction: bool
+
+
+class Preprocess(nn.Module):
+    """Brings the two inputs of a cell to the cell's width, and the first to its resolution where the cell before was a
+    reduction."""
+
+    def __init__(self, place: Place, affine: bool) -> None:
+        super().__init__()
+        first = FactorizedReduce if place.after_reduction else ReLUConvBN
+        self.before_last = first(place.before_last, place.channels, affine)
+        self.last = ReLUConvBN(place.last, place.channels, affine)
+
+    def forward(self, s0: States, s1: States) -> list[Tensor]:
+        return [self.before_last(s0.x, s0.names), self.last(s1.x, s1.names)]
+
+
+class CellNetwork(ImageNetwork):
+    """Stem, cells, global average pool, linear (Liu et al. 2019, released code; Zoph et al. 2018 for the idea).
+
+    Reduction cells stand at a third and at two thirds of the depth and double the channels.
+
+    Args:
+        space: whose choices are built. With one kind of cell, ``normal``, there are no reductions.
+        inputs: ``channels``, ``image_size`` (pixels) and ``num_classes`` of the data.
+        build_cell: makes the cell for a place.
+        channels: width C of the first cells.
+        cells: their number L.
+        stem: ``cifar`` keeps the resolution, ``imagenet`` divides it by 8.
+        auxiliary: a second classifier after the cell at two thirds of the depth, used in training only.
+
+    Raises:
+        ValueError: if a setting does not fit another one or the data; it names the field.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        inputs: dict[str, int],
+        build_cell: Callable[[Place], Cell],
+        channels: int,
+        cells: int,
+        stem: Stem,
+        auxiliary: bool,
+        kinds: tuple[str, ...],
+    ) -> None:
+        super().__init__(space, inputs)
+        if channels < 2 or channels % 2:
+            raise SettingError(f"network.channels: an even number, since it is divided by two; got {channels}")
+        if stem not in get_args(Stem):
+            raise SettingError(f"network.stem: {' or '.join(get_args(Stem))}, got {stem!r}")
+        if cells < 1:
+            raise SettingError(f"network.cells: at least 1, got {cells}")
+        reductions = {cells // 3, 2 * cells // 3} if "reduce" in kinds else set()
+        self.auxiliary_after = 2 * cells // 3
+        self.stem: nn.Module
+        if stem == "cifar":
+            width = 3 * channels
+            self.stem = cifar_stem(inputs["channels"], width)
+        else:
+            width = channels
+            self.stem = ImageNetStem(inputs["channels"], channels)
+        before_last = last = {"stem": width}
+        after_reduction = stem == "imagenet"
+        resolution = -(-inputs["image_size"] // (8 if stem == "imagenet" else 1))  # every halving rounds up
+        self.cells = nn.ModuleList()
+        own, size_at_auxiliary, widths_at_auxiliary = channels, 0, last
+        for k in range(cells):
+            reduce = k in reductions
+            own, resolution = (2 * own, (resolution + 1) // 2) if reduce else (own, resolution)
+            cell = build_cell(Place("reduce" if reduce else "normal", before_last, last, own, after_reduction))
+            self.cells.append(cell)
+            before_last, last, after_reduction = last, cell.widths, reduce
+            if k == self.auxiliary_after:
+                size_at_auxiliary, widths_at_auxiliary = resolution, last
+        self.auxiliary: nn.Module | None = None
+        if auxiliary:
+            pool_stride = 3 if stem == "cifar" else 2
+            self.auxiliary = AuxiliaryHead(widths_at_auxiliary, size_at_auxiliary, inputs["num_classes"], pool_stride)
+        self.classifier = Pointwise(last, inputs["num_classes"], bias=True)
+        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
+
+    def forward(
+        self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
+
+        Args:
+            x: images.
+            gates: how each choice is taken; None where the space has one architecture.
+            drop_path: probability to drop an operation's output for a sample, in training.
+
+        Returns:
+            logits; in training with an auxiliary head also the head's logits.
+        """
+        resolved = self.space.resolve(gates)
+        x = x.contiguous(memory_format=torch.channels_last)
+        outputs = self.stem(x) if isinstance(self.stem, ImageNetStem) else [self.stem(x)] * 2
+        s0, s1 = (States(output, ("stem",)) for output in outputs)
+        auxiliary = None
+        for k, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1, resolved, self.drop_probability(drop_path, (k + 1) / len(self.cells)))
+            if k == self.auxiliary_after and self.auxiliary is not None and self.training:
+                auxiliary = self.auxiliary(s1)
+        logits = self.classifier(s1.x.mean((2, 3), keepdim=True), s1.names).flatten(1)
+        return logits if auxiliary is None else (logits, auxiliary)
+
+
+class CellSpace(Space):
+    """Cells of numbered nodes, stacked to a network. States 0 and 1 of a cell are the outputs of the two before it.
+
+    A subclass says what there is to choose at a node and builds a cell.
+    """
+
+    def __init__(self, kinds: Sequence[Kind], nodes: int, operations: Sequence[str]) -> None:
+        if tuple(kinds) not in {("normal", "reduce"), ("normal",)}:
+            raise SettingError(f"kinds: [normal, reduce] or [normal], got {list(kinds)}")
+        if not 1 <= nodes <= 16:
+            raise SettingError(f"nodes: between 1 and 16, got {nodes}")
+        check_operations(operations)
+        self.kinds = tuple(kinds)
+        self.nodes = nodes
+        super().__init__(
+            choice
+            for kind in kinds
+            for node in range(2, nodes + 2)
+            for choice in self.node_choices(kind, node, operations)
+        )
+
+    def node_choices(self, kind: Kind, node: int, operations: Sequence[str]) -> Iterable[Choice]:
+        """The choices of a node, in the order in which they are made."""
+        raise NotImplementedError
+
+    def cell(self, choices: Sequence[Choice], place: Place, affine: bool) -> Cell:
+        """A cell with these of the space's choices."""
+        raise NotImplementedError
+
+    def network(  # type: ignore[override]  # each space names the settings of its own network
+        self,
+        inputs: dict[str, int],
+        channels: int = 16,
+        cells: int = 8,
+        form: Form = "search",
+        stem: Stem = "cifar",
+        auxiliary: bool = False,
+    ) -> CellNetwork:
+        """A stack of cells; see :class:`CellNetwork`.
+
+        Args:
+            inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
+            channels: width of the first cells, an even number.
+            cells: number of cells.
+            form: ``search``: BatchNorm without scale and shift; ``final``: the network to train and report.
+            stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
+            auxiliary: a second classifier at two thirds of the depth, in training.
+        """
+        check_form(form)
+
+        def build_cell(place: Place) -> Cell:
+            choices = [choice for choice in self.choices if choice.cell == place.kind]
+            return self.cell(choices, place, affine=form == "final")
+
+        return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)

@@ -1,0 +1,1 @@
+"""Image networks whose layers are chosen one by one."""

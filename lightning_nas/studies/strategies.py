@@ -1,0 +1,319 @@
+"""Which strategy finds the better architectures? Strategies on one evaluator, each from many seeds.
+
+A study as a file, for ``study search --config``::
+
+    space: NASBench201
+    evaluator:
+      class_path: TabularBenchmark
+      init_args:
+        path: nasbench201.csv.gz
+        digits: arch
+        guide: c10v_val_12
+        report: [c10_test_200]
+        cost: c10v_train_s_per_epoch
+        cost_factor: 12
+    strategies:
+      random: RandomSearch
+      evolution: {class_path: AgingEvolution, init_args: {population: 10, sample: 3}}
+      REINFORCE: {class_path: PolicyGradient, init_args: {lr: 0.01}}
+    report: c10_test_200
+    budget: 12000
+    seeds: 500
+"""
+
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators.base import Evaluator
+from lightning_nas.files import write_table
+from lightning_nas.pictures.curves import Curve, draw_curves
+from lightning_nas.spaces.base import Space
+from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.trials.loop import TrialLoop
+
+MOST_FAILURES = 100
+"""Trials in a row that may fail."""
+
+N_PLACES = 200
+"""Of a curve over seconds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """When a search ends: after so many trials, or as soon as they have cost so many seconds, whichever is first.
+
+    A trial that begins within the budget counts, also if it ends beyond it.
+    """
+
+    n_trials: int | None = None
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_trials is None and self.budget is None:
+            raise SettingError("n_trials: without it a search needs a budget to end")
+        if self.n_trials is not None and self.n_trials < 1:
+            raise SettingError(f"n_trials: at least 1, or null, got {self.n_trials}")
+        if self.budget is not None and not self.budget > 0:
+            raise SettingError(f"budget: seconds above 0, or null, got {self.budget}")
+
+    def __str__(self) -> str:
+        trials = None if self.n_trials is None else f"{self.n_trials:,} trials"
+        seconds = None if self.budget is None else f"{self.budget:,g} s"
+        return " or ".join(filter(None, (trials, seconds)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Incumbent:
+    """A trial that was the best so far when it ended.
+
+    Attributes:
+        trial: the trial.
+        n_trials: how many had ended, this one among them.
+        seconds: what they had cost.
+    """
+
+    trial: Trial
+    n_trials: int
+    seconds: float
+
+    def value(self, report: str | None) -> float:
+        """The metric that is reported; the score, if there is none to report."""
+        return self.trial.score if report is None else self.trial.metrics[report]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One search: its incumbents, the last of which it found, and what it took."""
+
+    incumbents: list[Incumbent]
+    n_trials: int
+    seconds: float
+
+
+def run_search(
+    strategy: Strategy, evaluator: Evaluator, space: Space, limit: Limit, seed: int, data: Any = None
+) -> Run:
+    """One search, by the same loop that runs all searches of many trials.
+
+    Raises:
+        SettingError: if too many trials fail, or the limit is never reached.
+    """
+    loop = TrialLoop(
+        space,
+        strategy,
+        evaluator,
+        n_trials=limit.n_trials,
+        budget=limit.budget,
+        seed=seed,
+        max_failures=MOST_FAILURES,
+        progress=False,
+    )
+    incumbents: list[Incumbent] = []
+    with loop.open(data):
+        while not loop.done:
+            (trial,) = loop.step()
+            if loop.best is trial:
+                incumbents.append(Incumbent(trial, len(loop.history), loop.cost))
+            if trial.done and not trial.cost and limit.n_trials is None:
+                raise SettingError("budget: a trial of this evaluator costs nothing, so n_trials is needed")
+    if not incumbents:
+        raise SettingError(f"evaluator: every trial failed, the last: {trial.reason}")
+    return Run(incumbents, len(loop.history), loop.cost)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchStudy:
+    """What strategies found.
+
+    Attributes:
+        runs: by strategy, for each seed from 0 on.
+        limit: of every run.
+        report: the metric that is shown of what was found; None: the score, which decides.
+        folder: with ``search.csv`` and ``search.svg``.
+    """
+
+    runs: dict[str, list[Run]]
+    limit: Limit
+    report: str | None
+    folder: Path
+
+    @property
+    def found(self) -> dict[str, list[float]]:
+        """What is shown of the architecture found, by strategy, for each seed."""
+        return {name: [run.incumbents[-1].value(self.report) for run in runs] for name, runs in self.runs.items()}
+
+    def curves(self) -> dict[str, Curve]:
+        """What is shown of the best so far: against seconds if there is a budget, else against trials."""
+        budget = self.limit.budget
+        curves = {}
+        for name, runs in self.runs.items():
+            if budget is None:
+                steps = [[(float(i.n_trials), i.value(self.report)) for i in run.incumbents] for run in runs]
+                places: list[float] = list(range(1, max(run.n_trials for run in runs) + 1))
+            else:  # what ends beyond the budget counts at its end
+                steps = [[(min(i.seconds, budget), i.value(self.report)) for i in run.incumbents] for run in runs]
+                places = [budget * k / N_PLACES for k in range(N_PLACES + 1)]
+            curves[name] = Curve.of(steps, places)
+        return curves
+
+    def describe(self) -> str:
+        """The table: mean ± standard deviation over seeds, and paired differences from the first strategy."""
+        from scipy.stats import ttest_rel
+
+        (first, reference), *others = self.found.items()
+        shown = "score" if self.report is None else self.report
+        lines = [
+            f"{shown} of the architecture with the best score, {len(reference)} seeds, {self.limit} each, "
+            "mean ± standard deviation",
+            _row("", [shown, "score", "trials"]),
+        ]
+        for name, runs in self.runs.items():
+            scores = [run.incumbents[-1].trial.score for run in runs]
+            n_trials = statistics.fmean(run.n_trials for run in runs)
+            lines.append(_row(name, [_spread(self.found[name]), _spread(scores), f"{n_trials:.1f}"]))
+        if others:
+            lines.append(f"{shown} minus that of {first}, paired by seed, two-sided t-test")
+        for name, found in others:
+            differences = [a - b for a, b in zip(found, reference, strict=True)]
+            p = ttest_rel(found, reference).pvalue if len(set(differences)) > 1 else float("nan")
+            higher = statistics.fmean(difference > 0 for difference in differences)
+            lines.append(_row(name, [_spread(differences), f"higher in {higher:.0%}", f"p = {p:.2g}"]))
+        lines += [
+            f"every best so far  {self.folder / 'search.csv'}",
+            f"anytime curves     {self.folder / 'search.svg'}",
+        ]
+        return "\n".join(lines)
+
+    def write(self, space: Space) -> None:
+        """Writes ``search.csv``, a line for every incumbent, and ``search.svg``, the anytime curves."""
+        metrics = list(self.runs[next(iter(self.runs))][0].incumbents[0].trial.metrics)
+        header = [
+            "strategy",
+            "seed",
+            "trials",
+            "seconds",
+            "score",
+            *metrics,
+            *(choice.name for choice in space.choices),
+        ]
+        rows: list[list[Any]] = []
+        for name, runs in self.runs.items():
+            for seed, run in enumerate(runs):
+                for i in run.incumbents:
+                    figures = [i.trial.score, *(i.trial.metrics[metric] for metric in metrics)]
+                    options = space.to_names(i.trial.architecture).values()
+                    rows.append([name, seed, i.n_trials, i.seconds, *figures, *options])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_table(self.folder / "search.csv", header, rows)
+        spent = "trials" if self.limit.budget is None else "cost of the trials in seconds"
+        shown = "score" if self.report is None else self.report
+        n_seeds = len(next(iter(self.runs.values())))
+        spent += f"\nmedian and middle half of {n_seeds} seeds"
+        draw_curves(self.curves(), self.folder / "search.svg", spent, f"{shown} of the best so far")
+
+
+def _row(name: str, cells: list[str]) -> str:
+    return f"  {name:24}" + "".join(f"{cell:>24}" for cell in cells)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+# -- the study -------------------------------------------------------------------------------------------------------
+
+
+def study_search(
+    space: Space,
+    evaluator: Evaluator,
+    strategies: Mapping[str, Strategy],
+    limit: Limit,
+    seeds: int,
+    folder: Path,
+    report: str | None = None,
+    data: Any = None,
+    processes: int = 1,
+) -> SearchStudy:
+    """Runs each strategy from each seed and writes ``search.csv`` and ``search.svg``.
+
+    The seeds are 0, 1, …; with several processes the results are the same.
+
+    Args:
+        space: the search space.
+        evaluator: what decides, the same for all.
+        strategies: by the name that they have in table and picture; the others are compared with the first.
+        limit: of each search.
+        seeds: how many.
+        folder: where the files are written.
+        report: the metric of the evaluator that is shown; None: the score.
+        data: a data module for the evaluator, if it needs one.
+        processes: how many run searches at the same time; 1: this one.
+
+    Raises:
+        SettingError: naming the setting that is wrong.
+    """
+    from tqdm import tqdm
+
+    if not strategies:
+        raise SettingError("strategies: at least one")
+    if seeds < 2:
+        raise SettingError(f"seeds: at least 2 are needed for a spread, got {seeds}")
+    if processes < 1:
+        raise SettingError(f"processes: at least 1, got {processes}")
+    jobs = list(itertools.product(range(seeds), strategies))
+    bench = Bench(space, evaluator, dict(strategies), limit, report, data)
+    runs: dict[str, list[Run]] = {name: [] for name in strategies}
+    done = map(bench, jobs) if processes == 1 else _in_processes(bench, jobs, processes)
+    for (_, name), run in zip(jobs, tqdm(done, "Searches", len(jobs), unit="search"), strict=True):
+        runs[name].append(run)
+    study = SearchStudy(runs, limit, report, folder)
+    study.write(space)
+    return study
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """All that a search of the study needs; called with a seed and the name of a strategy, it runs it."""
+
+    space: Space
+    evaluator: Evaluator
+    strategies: dict[str, Strategy]
+    limit: Limit
+    report: str | None
+    data: Any
+
+    def __call__(self, job: tuple[int, str]) -> Run:
+        seed, name = job
+        run = run_search(self.strategies[name], self.evaluator, self.space, self.limit, seed, self.data)
+        metrics = run.incumbents[-1].trial.metrics
+        if self.report is not None and self.report not in metrics:
+            raise SettingError(f"report: one of {', '.join(metrics) or 'no metrics'}, or null, got {self.report!r}")
+        return run
+
+
+_bench: Bench
+"""Of a process of the study."""
+
+
+def _in_processes(bench: Bench, jobs: list[tuple[int, str]], processes: int) -> Iterator[Run]:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _receive, (bench,)) as pool:
+        yield from pool.map(_run, jobs, chunksize=max(1, len(jobs) // (32 * processes)))
+
+
+def _receive(bench: Bench) -> None:
+    global _bench
+    _bench = bench
+    torch.set_num_threads(1)  # the processes share the cores
+
+
+def _run(job: tuple[int, str]) -> Run:
+    return _bench(job)

@@ -1,0 +1,102 @@
+"""Scores of architectures under the shared weights of a supernet."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import move_data_to_device
+from torch import nn
+from torchmetrics import MetricCollection
+
+from lightning_nas.operations.normalization import batch_statistics, evaluating, recalibrated
+from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.tasks import Task
+
+Statistics = Literal["recalibrate", "batch"]
+"""By which statistics BatchNorm normalises: the architecture's own on training data, or those of each batch."""
+
+
+class Scorer:
+    """Scores architectures one by one on the same batches, each as a hard path through the supernet.
+
+    The running averages of a supernet mix all architectures, so BatchNorm is recalibrated for each one on training
+    batches first (Guo et al. 2020, section 3.4), the same for all. Afterwards the network is as it was.
+
+    Args:
+        space: whose architectures are scored.
+        network: the supernet.
+        task: scores a batch.
+        validation: batches of the part that weights were not trained on.
+        calibration: training batches for BatchNorm.
+        bn: ``recalibrate``, or ``batch``: by the statistics of each validation batch, as references do; the training
+            batches are not used then.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        network: nn.Module,
+        task: Task,
+        validation: Iterable[Any],
+        calibration: Iterable[Any],
+        bn: Statistics = "recalibrate",
+    ) -> None:
+        self.space, self.network, self.task, self.bn = space, network, task, bn
+        self.device = next(network.parameters()).device
+        self.validation = [move_data_to_device(batch, self.device) for batch in validation]
+        self.calibration = [move_data_to_device(batch, self.device) for batch in calibration]
+
+    @classmethod
+    def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
+        """The evaluator of a method's network on its data module's architecture part, or on so many batches of it."""
+        stream = data.stream("weights", method.seed)
+        n_calibration = n_calibration if method.bn == "recalibrate" else 0
+        calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]
+        validation = data.evaluation("architecture", n_batches)
+        return cls(method.space, method.network, method.task, validation, calibration, method.bn)
+
+    @torch.no_grad()
+    def __call__(self, architecture: Architecture) -> float:
+        """The task's score of one architecture."""
+        gates = self.space.gates(architecture)
+        forward = partial(self.network, gates=gates)
+        with self._statistics(self._one_after_another(forward)):
+            metrics = self.task.metrics(self.network.inputs, over_ranks=False).to(self.device)  # type: ignore[arg-type]
+            run = self._one_after_another(forward, metrics)
+            for batch in self.validation:
+                run(batch)
+        return float(metrics.compute()[self.task.score])
+
+    def _one_after_another(
+        self, forward: Callable[..., Any], metrics: MetricCollection | None = None
+    ) -> Callable[[Any], None]:
+        """What runs the batches of one stream, each with the carry of the batch before it."""
+        carry = None
+
+        def run(batch: Any) -> None:
+            nonlocal carry
+            _, carry = self.task.loss(forward, batch, carry, metrics)
+
+        return run
+
+    @contextmanager
+    def _statistics(self, forward: Callable[[Any], Any]) -> Iterator[None]:
+        if self.bn == "recalibrate":
+            with recalibrated(self.network, forward, self.calibration):
+                yield
+            return
+        with evaluating(self.network), batch_statistics(self.network):  # all but BatchNorm evaluates
+            yield
+
+    def rank(self, architectures: Iterable[Architecture], what: str = "Scoring") -> dict[Architecture, float]:
+        """Scores of architectures, each once, the best first; one whose score is not a number comes last."""
+        from tqdm import tqdm
+
+        progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
+        scores = {architecture: self(architecture) for architecture in progress}
+        orient = self.task.objective.score
+        return dict(sorted(scores.items(), key=lambda row: (math.isnan(row[1]), -orient(row[1]))))

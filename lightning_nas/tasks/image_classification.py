@@ -1,0 +1,55 @@
+"""Classification of images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_nas.errors import SettingError
+from lightning_nas.tasks.base import Carry, Task
+
+
+class ImageClassification(Task):
+    """Cross-entropy and accuracy for batches ``(images (N, C, H, W), labels (N,))``.
+
+    Args:
+        label_smoothing: share of the target spread over all classes, in validation losses too.
+        auxiliary_weight: weight of the auxiliary classifier's loss, where the network has one (0.4 in NASNet, DARTS).
+    """
+
+    score = "accuracy"
+    mode = "max"
+
+    def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(f"label_smoothing: between 0 and 1, got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+
+    def loss(
+        self, forward: Callable[..., Any], batch: Any, carry: Carry = None, metrics: MetricCollection | None = None
+    ) -> tuple[Tensor, Carry]:
+        images, labels = batch
+        logits = forward(images)
+        auxiliary = None
+        if isinstance(logits, tuple):
+            logits, auxiliary = logits
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if auxiliary is not None:
+            loss = loss + self.auxiliary_weight * F.cross_entropy(
+                auxiliary, labels, label_smoothing=self.label_smoothing
+            )
+        if metrics is not None:
+            metrics.update(logits.detach(), labels)
+        return loss, carry
+
+    def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
+        images, labels = batch
+        return (forward(images).argmax(1) == labels).float().mean(), carry
+
+    def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
+        accuracy = MulticlassAccuracy(inputs["num_classes"], average="micro", sync_on_compute=over_ranks)
+        return MetricCollection({"accuracy": accuracy})

@@ -1,0 +1,42 @@
+"""Reading checkpoints, which come from a user: tensors and plain values only, and no class that is not imported."""
+
+from typing import Any
+
+import torch
+
+from lightning_nas.data import DataModule
+from lightning_nas.errors import SettingError
+from lightning_nas.specs import Configurable, class_paths, find_class
+from lightning_nas.training.module import NetworkModule
+
+
+def checkpoint_settings(path: str) -> dict[str, Any]:
+    """The module's and the data's settings in a checkpoint, as a configuration has them.
+
+    Raises:
+        SettingError: if the file is no checkpoint of this package, or names a class that is not imported.
+    """
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        ours = checkpoint["lightning_nas"]
+        settings = {"model": {"class_path": ours["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}}
+        settings |= {"data": ours["data"]} if "data" in ours else {}
+    except FileNotFoundError:
+        raise SettingError(f"ckpt_path: there is no file {path}") from None
+    except Exception as error:  # whatever a damaged or foreign file raises
+        reason = str(error).partition("\n")[0]
+        raise SettingError(f"ckpt_path: {path} is no checkpoint that can be read ({reason})") from error
+    for needed in class_paths(settings):
+        if find_class(needed, Configurable) is None:
+            package = str(needed).partition(".")[0][:80]
+            raise SettingError(
+                f"ckpt_path: {path} needs {needed}, which is not imported; name it by --import {package}"
+            )
+    return settings
+
+
+def restore(module: NetworkModule, data: DataModule, path: str) -> None:
+    """Builds the module's network for the data, if it has none, and loads the weights."""
+    if not hasattr(module, "network"):
+        module.build_network(data.inputs)
+    module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])

@@ -1,0 +1,197 @@
+"""Optimisers as objects: a rule with its learning rate, how that changes, and how long a gradient may be."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from lightning_nas.errors import SettingError
+from lightning_nas.specs import Configurable
+from lightning_nas.training.lr_schedules import LRSchedule
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+class Optimizer(Configurable):
+    """The settings of an optimiser; :meth:`make` makes it.
+
+    Args:
+        lr: the highest learning rate; with 0 the parameters stay as they are.
+        schedule: how the rate changes from epoch to epoch; None: it is constant.
+        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+    """
+
+    def __init__(self, lr: float, schedule: LRSchedule | None = None, clip: float | None = None) -> None:
+        if not lr >= 0:
+            raise SettingError(f"lr: 0 or more, got {lr}")
+        if clip is not None and not clip > 0:
+            raise SettingError(f"clip: above 0, or null, got {clip}")
+        self.lr, self.clip = lr, clip
+        self.schedule = None if schedule is None else LRSchedule.build(schedule, "schedule")
+        if self.schedule is not None and self.schedule.minimum > lr:
+            raise SettingError(f"schedule.minimum: from 0 to lr ({lr}), got {self.schedule.minimum}")
+
+    def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """PyTorch's optimiser of these parameters."""
+        raise NotImplementedError
+
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, n_epochs: Callable[[], int]) -> Scheduler:
+        """What sets the rate at the end of every epoch.
+
+        Args:
+            optimizer: what :meth:`make` returned.
+            n_epochs: tells the number of epochs of the whole training, which is known when it begins.
+        """
+
+        def factor(epoch: int) -> float:
+            if self.schedule is None:
+                return 1.0
+            least = self.schedule.minimum / self.lr if self.lr else 0.0
+            return self.schedule.factor(epoch, n_epochs(), least)
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    Args:
+        lr: the highest learning rate; with 0 the parameters stay as they are.
+        momentum: the share of the last step that the next one keeps.
+        nesterov: whether the gradient is taken where the momentum leads (Nesterov).
+        weight_decay: the multiple of the weights that is added to their gradient.
+        schedule: how the rate changes from epoch to epoch; None: it is constant.
+        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        schedule: LRSchedule | None = None,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(lr, schedule, clip)
+        _share("momentum", momentum)
+        _decay(weight_decay)
+        if nesterov and not momentum:
+            raise SettingError("nesterov: needs a momentum above 0")
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+
+    def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+        )
+
+
+class RMSprop(Optimizer):
+    """Gradients divided by a moving root of their mean square (Hinton), the optimiser of NASNet and AmoebaNet.
+
+    Args:
+        lr: the highest learning rate; with 0 the parameters stay as they are.
+        alpha: the decay of the moving mean square.
+        eps: a number that is added to the root.
+        momentum: the share of the last step that the next one keeps.
+        weight_decay: the multiple of the weights that is added to their gradient.
+        schedule: how the rate changes from epoch to epoch; None: it is constant.
+        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        schedule: LRSchedule | None = None,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(lr, schedule, clip)
+        _share("alpha", alpha)
+        _share("momentum", momentum)
+        _decay(weight_decay)
+        _eps(eps)
+        self.alpha, self.eps, self.momentum, self.weight_decay = alpha, eps, momentum, weight_decay
+
+    def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(
+            parameters, self.lr, self.alpha, self.eps, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015).
+
+    Args:
+        lr: the highest learning rate; with 0 the parameters stay as they are.
+        betas: the decays of the moving averages of gradients and of their squares.
+        eps: a number that is added to the root of the average of squares.
+        weight_decay: the multiple of the weights that is added to their gradient.
+        schedule: how the rate changes from epoch to epoch; None: it is constant.
+        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        schedule: LRSchedule | None = None,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(lr, schedule, clip)
+        for k, beta in enumerate(betas):
+            _share(f"betas[{k}]", beta)
+        _decay(weight_decay)
+        _eps(eps)
+        self.betas = (betas[0], betas[1])
+        self.eps, self.weight_decay = eps, weight_decay
+
+    def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, self.lr, self.betas, self.eps, self.weight_decay)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights directly, apart from the gradient (Loshchilov and Hutter 2019).
+
+    Args:
+        lr: the highest learning rate; with 0 the parameters stay as they are.
+        betas: the decays of the moving averages of gradients and of their squares.
+        eps: a number that is added to the root of the average of squares.
+        weight_decay: the share, times the rate, by which a step shrinks the weights.
+        schedule: how the rate changes from epoch to epoch; None: it is constant.
+        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        schedule: LRSchedule | None = None,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, schedule, clip)
+
+    def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, self.lr, self.betas, self.eps, self.weight_decay)
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise SettingError(f"{name}: from 0 to below 1, got {value}")
+
+
+def _decay(value: float) -> None:
+    if not value >= 0:
+        raise SettingError(f"weight_decay: 0 or more, got {value}")
+
+
+def _eps(value: float) -> None:
+    if not value > 0:
+        raise SettingError(f"eps: above 0, got {value}")

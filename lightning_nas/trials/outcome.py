@@ -1,0 +1,71 @@
+"""What a search of many trials leaves behind: its best architecture, and how it came to it."""
+
+import dataclasses
+
+from lightning_nas.errors import SettingError
+from lightning_nas.pictures.draw import draw_trials
+from lightning_nas.runs.folder import RunFolder
+from lightning_nas.runs.outcome import Outcome
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
+from lightning_nas.strategies.base import Trial
+from lightning_nas.trials.loop import TrialLoop
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialOutcome(Outcome):
+    """What a search of many trials found.
+
+    Attributes:
+        found: the architecture of the best trial and what is known of it.
+        run: the folder where the files lie.
+        best: the best trial.
+        trials: all trials in the order told.
+        cost: the seconds that all trials took together.
+    """
+
+    best: Trial = dataclasses.field(kw_only=True)
+    trials: list[Trial] = dataclasses.field(kw_only=True)
+    cost: float = dataclasses.field(kw_only=True)
+
+    @classmethod
+    def of(cls, loop: TrialLoop, run: RunFolder, name: str, seed: int) -> "TrialOutcome":
+        """The outcome of a loop that has ended.
+
+        Args:
+            loop: the search.
+            run: where the files will lie.
+            name: what the search is called in files and pictures.
+            seed: the seed of the search.
+
+        Raises:
+            SettingError: if no trial succeeded.
+        """
+        trials, best = loop.history, loop.best
+        if best is None:
+            last = f", the last: {trials[-1].status}, {trials[-1].reason}" if trials else ""
+            raise SettingError(f"none of {len(trials)} trials succeeded{last}")
+        metrics = {f"trial_{name.replace('/', '_')}": value for name, value in best.metrics.items()}
+        found = ArchitectureRecord(loop.space, best.architecture, {"trial_score": best.score} | metrics, name, seed)
+        return cls(found, run, best=best, trials=trials, cost=loop.cost)
+
+    def write(self) -> None:
+        """Writes ``architecture.json``, its drawing, and ``trials.svg``."""
+        super().write()
+        draw_trials([trial.score for trial in self.trials], self.run.path / "trials.svg", self.found.caption)
+
+    def describe(self) -> str:
+        """The summary that a search ends with."""
+        figures = ", ".join(f"{name} {value:.6g}" for name, value in self.best.metrics.items())
+        n_failed = sum(not trial.done for trial in self.trials)
+        failed = f", {n_failed} failed" if n_failed else ""
+        lines = [
+            "",
+            self.found.space.describe(self.found.architecture),
+            "",
+            f"best         trial {self.best.number}, score {self.best.score:.6g}" + (f": {figures}" if figures else ""),
+            f"trials       {len(self.trials)}{failed}; {self.cost:,.0f} seconds: {self.run.trials}",
+            f"architecture {self.run.architecture}",
+            f"drawings     {self.run.drawing}, {self.run.path / 'trials.svg'}",
+            "The score is what the search was guided by. For the figures of a fully trained network, retrain:",
+        ]
+        return "\n".join(lines)

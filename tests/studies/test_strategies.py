@@ -1,0 +1,329 @@
+"""The study of strategies: when a search ends, what is counted, and the arithmetic of table and curves."""
+
+import csv
+import math
+import re
+import statistics
+
+import pytest
+import yaml
+from scipy.stats import ttest_rel
+
+from lightning_nas.analysis import search_study
+from lightning_nas.pictures.curves import Curve
+from lightning_nas.studies.strategies import Incumbent, Limit, Run, SearchStudy, search, study_search
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators import Evaluation, Evaluator, Table
+from lightning_nas.cli.main import main
+from lightning_nas.spaces import Choice, NASBench201, Space
+from lightning_nas.strategies import AgingEvolution, RandomSearch, Trial
+
+
+class Sum(Evaluator):
+    """The score is the sum of the options; a trial costs ten seconds for each option."""
+
+    def open(self, space, data=None, seed=0):
+        self.opened = (space, data, seed)
+
+    def __call__(self, architecture, number):
+        if sum(architecture) == 0:
+            raise MemoryError("nothing is left")
+        diverged = architecture[0] == 3
+        return Evaluation(
+            math.nan if diverged else float(sum(architecture)),
+            {"product": float(math.prod(architecture)), "number": float(number)},
+            10.0 * len(architecture),
+        )
+
+
+class Never(Evaluator):
+    def open(self, space, data=None, seed=0):
+        pass
+
+    def __call__(self, architecture, number):
+        raise ValueError("no such thing")
+
+
+class Free(Sum):
+    def __call__(self, architecture, number):
+        return Evaluation(1.0)
+
+
+@pytest.fixture
+def space():
+    return Space(Choice(f"choice {k}", ("0", "1", "2", "3"), str(k)) for k in range(3))
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Cells of NAS-Bench-201 of two operations, scored by how many are the second."""
+    path = tmp_path / "table.csv"
+    rows = [f"{k:06b},{k.bit_count()},{k % 7},{1 + k % 3}" for k in range(64)]
+    path.write_text("\n".join(["arch,valid,test,seconds", *rows]) + "\n")
+    return {"path": str(path), "guide": "valid", "report": ["test"], "cost": "seconds", "digits": "arch"}
+
+
+OPERATIONS = ["skip_connect", "nor_conv_3x3"]
+
+
+# -- one search ------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_ends_after_its_trials(space):
+    run = search(RandomSearch(), Sum(), space, Limit(n_trials=25), seed=3)
+    drawn = RandomSearch().begin(space, 3).ask(25)
+    best, expected = -math.inf, []
+    for n, architecture in enumerate(drawn, start=1):
+        score = -math.inf if architecture[0] == 3 or sum(architecture) == 0 else sum(architecture)
+        if score > best:
+            best = score
+            expected.append((n, architecture, score))
+    assert [(i.n_trials, i.trial.architecture, i.trial.score) for i in run.incumbents] == expected
+    assert len(expected) > 1
+    assert run.n_trials == 25
+    failures = sum(sum(architecture) == 0 for architecture in drawn)
+    assert run.seconds == pytest.approx(30 * (25 - failures), abs=0.5)
+    assert run.incumbents[-1].value(None) == best
+    assert run.incumbents[-1].value("product") == math.prod(expected[-1][1])
+
+
+@pytest.mark.parametrize(("budget", "n_trials"), [(89.0, 3), (90.0, 3), (91.0, 4), (1.0, 1)])
+def test_a_trial_that_begins_within_the_budget_counts(budget, n_trials, space):
+    run = search(RandomSearch(), Sum(), space.restrict({"choice 0": "1"}), Limit(budget=budget), seed=0)
+    assert (run.n_trials, run.seconds) == (n_trials, 30.0 * n_trials)
+    assert search(RandomSearch(), Sum(), space, Limit(2, budget), 0).n_trials == min(2, n_trials)
+
+
+def test_a_strategy_is_told_what_failed(space):
+    told = []
+
+    class Spy(RandomSearch):
+        def tell(self, trials):
+            told.extend(trials)
+            super().tell(trials)
+
+    search(Spy(), Sum(), space, Limit(n_trials=100), seed=0)
+    by_status = {trial.status: trial for trial in told}
+    assert set(by_status) == {"done", "diverged", "out of memory"}
+    assert by_status["diverged"].score == by_status["out of memory"].score == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "limit", "message"),
+    [
+        (Never(), Limit(n_trials=5), "evaluator: every trial failed, the last: ValueError: no such thing"),
+        (Never(), Limit(budget=1e9), "evaluator: 101 trials in a row failed, the last: ValueError: no such thing"),
+        (Free(), Limit(budget=10.0), "budget: a trial of this evaluator costs nothing, so n_trials is needed"),
+    ],
+    ids=["all", "no end", "free"],
+)
+def test_a_search_without_a_result_or_an_end_says_why(evaluator, limit, message, space):
+    with pytest.raises(SettingError) as caught:
+        search(RandomSearch(), evaluator, space, limit, seed=0)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({}, "n_trials: without it a search needs a budget to end"),
+        ({"n_trials": 0}, "n_trials: at least 1, or null, got 0"),
+        ({"budget": 0.0}, "budget: seconds above 0, or null, got 0.0"),
+    ],
+)
+def test_a_wrong_limit_is_named(limit, message):
+    with pytest.raises(SettingError) as caught:
+        Limit(**limit)
+    assert str(caught.value) == message
+
+
+# -- table, curves, files --------------------------------------------------------------------------------------------
+
+
+def run_of(*steps, n_trials=4):
+    """A run whose incumbents have these (trials, seconds, score, metric)."""
+    incumbents = [Incumbent(Trial(n - 1, (0,), score, {"test": test}), n, s) for n, s, score, test in steps]
+    return Run(incumbents, n_trials, 100.0)
+
+
+FIRST = [run_of((1, 10, 1.0, 5.0), (3, 30, 2.0, 4.0)), run_of((2, 25, 1.0, 7.0))]
+SECOND = [run_of((1, 12, 3.0, 8.0), n_trials=6), run_of((1, 20, 1.5, 6.0), (4, 110, 9.0, 9.0), n_trials=8)]
+
+
+def test_curves_are_quartiles_from_where_every_run_has_a_value(tmp_path):
+    study = SearchStudy({"first": FIRST, "second": SECOND}, Limit(n_trials=4), "test", tmp_path)
+    curve = study.curves()["first"]
+    assert curve.x == [2, 3, 4]
+    assert curve.median == [6.0, 5.5, 5.5]
+    assert curve.low == [5.5, 4.75, 4.75]
+    assert curve.high == [6.5, 6.25, 6.25]
+    scores = SearchStudy({"first": FIRST}, Limit(n_trials=4), None, tmp_path).curves()["first"]
+    assert scores.median == [1.0, 1.5, 1.5]
+
+
+def test_curves_over_seconds_end_at_the_budget(tmp_path):
+    study = SearchStudy({"first": FIRST, "second": SECOND}, Limit(budget=100.0), "test", tmp_path)
+    curve = study.curves()["second"]
+    assert (curve.x[0], curve.x[-1]) == (20.0, 100.0)
+    at = dict(zip(curve.x, curve.median, strict=True))
+    assert (at[20.0], at[99.5], at[100.0]) == (7.0, 7.0, 8.5)  # what ended at 110 s counts at the end
+    assert study.found == {"first": [4.0, 7.0], "second": [8.0, 9.0]}
+
+
+def test_a_curve_of_many_runs_against_counting():
+    runs = [[(k % 5 + 1.0, float(k)), (k % 7 + 6.0, 2.0 * k)] for k in range(20)]
+    curve = Curve.of(runs, [4.0, 5.0, 9.5])
+    assert curve.x == [5.0, 9.5]
+    at_the_end = [2.0 * k if k % 7 + 6 <= 9.5 else float(k) for k in range(20)]
+    assert curve.median[1] == statistics.median(at_the_end)
+
+
+def test_the_table_is_the_arithmetic_of_the_pairs(tmp_path):
+    more = [*FIRST, run_of((1, 1, 0.5, 2.0))], [*SECOND, run_of((1, 1, 4.0, 1.5))]
+    text = SearchStudy(dict(zip(("first", "second"), more, strict=True)), Limit(4, 100), "test", tmp_path).describe()
+    first, second = [4.0, 7.0, 2.0], [8.0, 9.0, 1.5]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+    assert lines[0][0].startswith("test of the architecture with the best score, 3 seeds, 4 trials or 100 s each")
+    assert lines[2] == ["first", f"4.3333 ± {statistics.stdev(first):.4f}", "1.1667 ± 0.7638", "4.0"]
+    assert lines[3] == ["second", f"6.1667 ± {statistics.stdev(second):.4f}", "5.3333 ± 3.2146", "6.0"]
+    differences = statistics.stdev(a - b for a, b in zip(second, first, strict=True))
+    p = ttest_rel(second, first).pvalue
+    assert lines[5] == ["second", f"1.8333 ± {differences:.4f}", "higher in 67%", f"p = {p:.2g}"]
+
+
+def test_a_study_writes_every_incumbent_and_a_picture(space, tmp_path):
+    strategies = {"random": RandomSearch(), "evolution": AgingEvolution(population=4, sample=3)}
+    study = study_search(space, Sum(), strategies, Limit(n_trials=20), 3, tmp_path / "new" / "folder", "product")
+    with open(study.folder / "search.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("strategy", "seed", "trials", "seconds", "score", "product", "number"),
+        *("choice 0", "choice 1", "choice 2"),
+    ]
+    assert len(rows) == sum(len(run.incumbents) for runs in study.runs.values() for run in runs)
+    for name, runs in study.runs.items():
+        for seed, run in enumerate(runs):
+            last = [row for row in rows if (row["strategy"], row["seed"]) == (name, str(seed))][-1]
+            architecture = tuple(int(last[f"choice {k}"]) for k in range(3))
+            assert architecture == run.incumbents[-1].trial.architecture
+            assert float(last["score"]) == sum(architecture)
+            assert float(last["product"]) == math.prod(architecture) == study.found[name][seed]
+            assert int(last["trials"]) == float(last["number"]) + 1
+            again = search(strategies[name], Sum(), space, Limit(n_trials=20), seed)
+            assert [i.trial for i in again.incumbents] == [i.trial for i in run.incumbents]
+    picture = (study.folder / "search.svg").read_text(encoding="utf-8")
+    for text in (">random<", ">evolution<", ">trials<", ">median and middle half of 3 seeds<"):
+        assert text in picture
+    assert sorted(path.name for path in study.folder.iterdir()) == ["search.csv", "search.svg"]
+
+
+def test_each_seed_opens_the_evaluator(space, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Sum, "open", lambda self, space, data=None, seed=0: opened.append((data, seed)))
+    study_search(space, Sum(), {"random": RandomSearch()}, Limit(n_trials=9), 2, tmp_path, data="data")
+    assert opened == [("data", 0), ("data", 1)]
+
+
+def test_several_processes_give_the_same(table, tmp_path, monkeypatch):
+    space = NASBench201(OPERATIONS)
+    strategies = {"random": RandomSearch(), "evolution": AgingEvolution(population=4, sample=3)}
+    arguments = (space, Table(**table), strategies, Limit(budget=60.0), 5)
+    alone = study_search(*arguments, tmp_path / "alone", "test")
+    together = study_search(*arguments, tmp_path / "together", "test", processes=2)
+    assert together.runs == alone.runs
+    for name in ("search.csv", "search.svg"):
+        assert (together.folder / name).read_bytes() == (alone.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategies": {}}, "strategies: at least one"),
+        ({"seeds": 1}, "seeds: at least 2 are needed for a spread, got 1"),
+        ({"processes": 0}, "processes: at least 1, got 0"),
+        ({"report": "test"}, "report: one of product, number, or null, got 'test'"),
+    ],
+)
+def test_wrong_settings_are_named_and_nothing_is_written(settings, message, space, tmp_path):
+    given = {"strategies": {"random": RandomSearch()}, "seeds": 2, "limit": Limit(n_trials=9)}
+    with pytest.raises(SettingError) as caught:
+        study_search(space, Sum(), folder=tmp_path / "study", **(given | settings))
+    assert str(caught.value) == message
+    assert not (tmp_path / "study").exists()
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the parser, as in Lightning's command line
+
+
+@pytest.fixture
+def config(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "space": {"class_path": "NASBench201", "init_args": {"operations": OPERATIONS}},
+        "evaluator": {"class_path": "Table", "init_args": table},
+        "strategies": {
+            "random": "RandomSearch",
+            "evolution": {"class_path": "AgingEvolution", "init_args": {"population": 4, "sample": 3}},
+        },
+        "n_trials": 12,
+        "seeds": 3,
+        "report": "test",
+        "folder": "study",
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return str(path)
+
+
+def test_the_command_runs_what_the_file_says_and_flags_win(config, table, tmp_path, capsys):
+    assert main(["study", "search", "--config", config, "--seeds=4"]) == 0
+    said = capsys.readouterr().out
+    strategies = {"random": RandomSearch(), "evolution": AgingEvolution(population=4, sample=3)}
+    space = NASBench201(OPERATIONS)
+    expected = study_search(space, Table(**table), strategies, Limit(n_trials=12), 4, tmp_path / "other", "test")
+    assert said == expected.describe().replace(str(tmp_path / "other"), "study") + "\n"
+    assert (tmp_path / "study" / "search.csv").read_bytes() == (tmp_path / "other" / "search.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--budget=-1"], ["budget: seconds above 0"]),
+        (["--seeds=many"], ["seeds", "int", "many"]),
+        (["--evaluator.guide=nothing"], ["table.csv, line 1: one column 'nothing' expected; there are arch, valid"]),
+        (["--evaluator=Tabel"], ["evaluator", "Tabel"]),
+        (["--strategies={a: Nothing}"], ["strategies", "Nothing"]),
+        (["--report=loss"], ["report: one of valid, test, or null, got 'loss'"]),
+    ],
+)
+def test_wrong_flags_give_one_line(flags, parts, config, capsys):
+    assert main(["study", "search", "--config", config, *flags]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    line = error.splitlines()[-1]  # before it there may be a progress bar
+    assert "error: " in line
+    for part in parts:
+        assert part in line
+
+
+def test_the_example_of_the_module_is_a_file_that_the_parser_takes(tmp_path, table, monkeypatch, capsys):
+    text = (search_study.__doc__ or "").partition("::\n")[2]
+    settings = yaml.safe_load(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIGHTNING_NAS_DATA", raising=False)  # where the real table may lie
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert main(["study", "search", "--config=study.yaml"]) == 2
+    assert "nasbench201.csv.gz: cannot be read as a table (No such file" in capsys.readouterr().err
+
+
+def test_the_command_has_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["study", "search", "--help"])
+    said = capsys.readouterr().out
+    for flag in ("config", "space", "evaluator", "strategies", "n_trials", "budget", "seeds", "report", "processes"):
+        assert f"--{flag} " in said
+    for name in ("AgingEvolution", "PolicyGradient", "RandomSearch", "Table", "FromScratch", "NASBench201"):
+        assert f".{name}" in said

@@ -1,0 +1,168 @@
+"""The file of a search: what is on it, what a crash leaves of it, and what is refused."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_nas.errors import SettingError
+from lightning_nas.strategies.base import Trial
+from lightning_nas.trials.log import TrialLog, read_trials
+
+sys.path.insert(0, str(Path(__file__).parent))
+from own_search import Switches
+
+SPACE = Switches(2)
+SEARCH = {"seed": 3, "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 5}}}
+DONE = Trial(0, (1, 0), 0.25, {"val/accuracy": 0.5}, 1.5)
+FAILED = Trial(2, (2, 2), -math.inf, {"val/loss": math.nan}, 0.5, "diverged", "the score is nan")
+LINE = {
+    "number": 0,
+    "told": 0,
+    "choices": {"switch_0": "on", "switch_1": "off"},
+    "score": 0.25,
+    "metrics": {"val/accuracy": 0.5},
+    "cost": 1.5,
+    "status": "done",
+    "reason": "",
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "runs" / "trials.jsonl"
+    log = TrialLog(path, SPACE, SEARCH)
+    log.append(DONE, told=0)
+    log.append(FAILED, told=1)
+    log.close()
+    return path
+
+
+def entries(path, search=SEARCH):
+    log = TrialLog(path, SPACE, search)
+    log.close()
+    return log.entries
+
+
+def test_what_is_written_is_read(path):
+    first, second = entries(path)
+    assert (first.trial, first.told, first.line) == (DONE, 0, 2)
+    assert repr(second.trial) == repr(FAILED)  # which has a metric that is no number
+    assert (second.told, second.line) == (1, 3)
+    assert repr(read_trials(path, SPACE)) == repr([DONE, FAILED])
+
+
+def test_lines_are_json_with_options_by_name(path):
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert lines[0] == {"format": "lightning_nas/trials/1", **SEARCH}
+    assert lines[1] == LINE
+    assert lines[2]["score"] is None
+    assert lines[2]["metrics"] == {"val/loss": None}
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_last_line_that_was_cut_off_is_dropped_with_a_message(path, cut, capsys):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    assert [entry.trial for entry in entries(path)] == [DONE]
+    assert capsys.readouterr().err == f"{path}: the last line was cut off; the search goes on without that trial\n"
+    assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
+    log = TrialLog(path, SPACE, SEARCH)
+    log.append(FAILED, told=1)
+    log.close()
+    assert path.read_bytes() == whole
+
+
+def test_a_file_that_was_hardly_begun_is_begun_anew(path):
+    path.write_bytes(path.read_bytes()[:7])
+    assert entries(path) == []
+    assert json.loads(path.read_text())["seed"] == 3
+
+
+def test_an_unfinished_line_is_not_read_while_the_search_runs(path):
+    path.write_bytes(path.read_bytes()[:-5])
+    assert read_trials(path, SPACE) == [DONE]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"number": -1}, "number: expected a whole number from 0"),
+        ({"number": True}, "number: expected a whole number from 0"),
+        ({"number": 2}, "number: trial 2 is there already"),
+        ({"told": 3}, "told: expected a whole number up to 2"),
+        ({"choices": ["on", "off"]}, "choices: expected option names by choice name"),
+        ({"choices": {"switch_0": 1, "switch_1": "off"}}, "choices: expected option names by choice name"),
+        ({"choices": {"switch_0": "on"}}, "choices.switch_1: missing"),
+        ({"choices": {"switch_0": "on", "switch_1": "up"}}, "choices.switch_1: no option 'up'; it has off, on, auto"),
+        ({"score": None}, "score: expected a number if the trial is done, else null"),
+        ({"score": math.nan}, "score: expected a number if the trial is done, else null"),
+        ({"status": "failed"}, "score: expected a number if the trial is done, else null"),
+        ({"status": "lost"}, "status: expected done or diverged or out of memory or failed"),
+        ({"status": []}, "status: expected done or diverged or out of memory or failed"),
+        ({"metrics": {"a": "0.5"}}, "metrics: expected numbers by name"),
+        ({"cost": -1}, "cost: expected seconds"),
+        ({"cost": 10**400}, "cost: expected seconds"),
+        ({"reason": None}, "reason: expected words"),
+        ({"rank\x1b": 1}, "rank?: unknown field; there are number, told"),
+        (None, "the line is no object"),
+    ],
+)
+def test_damage_is_refused_by_file_line_and_field(path, change, message):
+    line = [] if change is None else LINE | {"number": 1} | change
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n" + json.dumps(LINE) + "\n")
+    for read in (entries, lambda path: read_trials(path, SPACE)):
+        with pytest.raises(SettingError, match=f"^{re.escape(f'{path}: line 4: {message}')}"):
+            read(path)
+
+
+@pytest.mark.parametrize("field", LINE)
+def test_a_missing_field_is_refused(path, field):
+    with open(path, "a") as file:
+        file.write(json.dumps({name: value for name, value in LINE.items() if name != field}) + "\n")
+    with pytest.raises(SettingError, match=f"line 4: {field}: missing"):
+        entries(path)
+
+
+@pytest.mark.parametrize("content", [b"\n", b"no JSON\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"format": 1}\n'])
+def test_a_file_that_is_none_is_refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(SettingError, match=f"{path}: line 1: "):
+        entries(path)
+
+
+def test_a_file_of_another_search_is_refused_by_what_differs(path):
+    other = {"seed": 3, "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 10}}}
+    with pytest.raises(SettingError, match=r"of another search, evaluator\.epochs: 5 on file, 10 now; go on with"):
+        entries(path, other)
+    with pytest.raises(SettingError, match=r"of another search, seed: 3 on file, None now"):
+        entries(path, {"evaluator": SEARCH["evaluator"]})
+
+
+def test_a_search_has_its_file_for_itself(path):
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold, str(path)], stdin=-1, stdout=-1, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(SettingError, match=f"{path}: another search is writing to it"):
+            entries(path)
+        other.communicate("")
+    assert len(entries(path)) == 2
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(SettingError, match="cannot be written"):
+        TrialLog(tmp_path / "runs" / "trials.jsonl", SPACE, SEARCH)
+
+
+def test_a_full_disk_is_said(path, monkeypatch):
+    log = TrialLog(path, SPACE, SEARCH)
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(log, "_file", full)
+        with pytest.raises(SettingError, match=r"trials.jsonl: cannot be written \(No space left on device\)"):
+            log.append(DONE, told=2)
