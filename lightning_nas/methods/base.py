@@ -115,7 +115,7 @@ class OneShotMethod(NetworkModule, Method):
         usable = [scores[a] for a in drawn if math.isfinite(scores[a])]  # the others diverge under the shared weights
         child = space.restrict(architecture).network(self.network.inputs, form="final", **self.network_settings)
         costs = profile(child, child.example())
-        metrics = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
+        metrics: dict[str, float] = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
         metrics |= finite({figure: score, f"{figure}_random_mean": statistics.fmean(usable) if usable else math.nan})
         best_random = None
         if drawn:

@@ -5,8 +5,8 @@ from typing import Literal
 from lightning_nas.spaces.base import DropPath
 
 DropPathSchedule = Literal["linear", "scheduled"]
-"""``linear`` grows from zero with the epochs, the same in all cells (DARTS, released code). ``scheduled`` grows with the
-steps and with the relative depth of the cell, so that the last cell drops most (ScheduledDropPath; Zoph et al. 2018)."""
+"""``linear`` grows from zero with the epochs, the same in all cells (DARTS, released code). ``scheduled`` grows with
+the steps and with the relative depth of the cell, so that the last cell drops most (Zoph et al. 2018)."""
 
 
 def drop_path_at(probability: float, schedule: DropPathSchedule, epoch: float, n_epochs: int) -> DropPath:
