@@ -20,10 +20,10 @@ from benchmarks.textbook.enas_micro import Node, SharedNetwork
 from lightning_nas.controllers import LSTMController
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.operations import DARTS_OPERATIONS
-from lightning_nas.training.retrain import Retrain
 from lightning_nas.spaces import Architecture, DARTSCell, ENASMicro
 from lightning_nas.spaces.image_cells.enas_micro import MICRO_OPERATIONS
 from lightning_nas.tasks import ImageClassification
+from lightning_nas.training.retrain import Retrain
 
 KINDS = ("normal", "reduce")
 
@@ -154,7 +154,7 @@ class RandomSearch(ImageRow):
         method = RandomSearchWS(space, ImageClassification(), self.network, self.inputs)
         textbook = self.supernet()
         textbook.alphas.clear()
-        optimizer = torch.optim.SGD(textbook.parameters(), method.lr, momentum=0.9, weight_decay=3e-4)
+        optimizer = torch.optim.SGD(textbook.parameters(), method.optimizer.lr, momentum=0.9, weight_decay=3e-4)
         edges = len(space.choices) // 2
 
         def step(batches: Batches, drawn: Architecture) -> Losses:
@@ -176,7 +176,7 @@ class Retraining(ImageRow):
         method = Retrain("darts_v2", ImageClassification(), settings, self.inputs, drop_path=0.0)
         genotype = self._genotype(method)
         textbook = FinalNetwork(genotype, self.sizes.channels, self.sizes.cells, auxiliary=True)
-        optimizer = torch.optim.SGD(textbook.parameters(), method.lr, momentum=0.9, weight_decay=3e-4)
+        optimizer = torch.optim.SGD(textbook.parameters(), method.optimizer.lr, momentum=0.9, weight_decay=3e-4)
 
         def step(batches: Batches, drawn: None) -> Losses:
             images, labels = batches["weights"]
@@ -240,7 +240,11 @@ class ENASMicroShared(ImageRow):
         controller = CellController()
         textbook = nn.ModuleDict({"network": network, "controller": controller})
         optimizer = torch.optim.SGD(
-            network.parameters(), method.lr, momentum=0.9, nesterov=True, weight_decay=method.weight_decay
+            network.parameters(),
+            method.optimizer.lr,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=method.optimizer.weight_decay,
         )
 
         def step(batches: Batches, drawn: Architecture) -> Losses:

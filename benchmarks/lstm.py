@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.training import HEADER, count, quiet_trainer, trained
+from lightning_nas import SGD
 from lightning_nas import data as data_modules
-from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
 from lightning_nas.callbacks import NonMonotoneAveraging
-from lightning_nas.training.lr_schedules import Exponential
-from lightning_nas.training.retrain import Retrain
+from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
 from lightning_nas.spaces.recurrent.language_model import LanguageOutput, RecurrentNetwork, times
 from lightning_nas.tasks import LanguageModeling
+from lightning_nas.training.retrain import Retrain
 
 DROPOUT = {"word_dropout": 0.05, "input_dropout": 0.2, "hidden_dropout": 0.1, "output_dropout": 0.3}
 
@@ -98,10 +98,7 @@ def main() -> None:
         for lr in arguments.lrs:
             given = {
                 "seed": seed,
-                "lr": lr,
-                "lr_schedule": Exponential(),
-                "momentum": 0.0,
-                "weight_decay": 8e-7,
+                "optimizer": SGD(lr, weight_decay=8e-7),
                 "drop_path": 0.0,
                 "train_on": "weights",
             }

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from benchmarks.training import HEADER, count, quiet_trainer, trained
+from lightning_nas import SGD, Cosine
 from lightning_nas import data as data_modules
 from lightning_nas.spaces.architecture_file import load_architecture
-from lightning_nas.training.retrain import Retrain
 from lightning_nas.spaces.base import DropPath, Network
 from lightning_nas.tasks import ImageClassification
+from lightning_nas.training.retrain import Retrain
 
 
 class NarrowResNet(Network):
@@ -97,7 +98,12 @@ def main() -> None:
     print(HEADER, flush=True)
     for seed in range(arguments.seeds):
         for lr in arguments.lrs:
-            given = {"seed": seed, "lr": lr, "drop_path": 0.0, "train_on": "weights"}
+            given = {
+                "seed": seed,
+                "optimizer": SGD(lr, 0.9, weight_decay=3e-4, schedule=Cosine()),
+                "drop_path": 0.0,
+                "train_on": "weights",
+            }
             modules = {
                 arguments.architecture: Retrain(arguments.architecture, ImageClassification(), size, **given),
                 f"ResNet {blocks}, width {width}": RetrainResNet(width, blocks, **given),

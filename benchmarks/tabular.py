@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.measure import Side
 from benchmarks.rows import CallRow
-from lightning_nas.evaluators.tabular_benchmark import Table
+from lightning_nas.evaluators.tabular_benchmark import TabularBenchmark
 from lightning_nas.spaces import Architecture, NASBench201
 from lightning_nas.strategies import AgingEvolution, Trial
 
@@ -28,14 +28,14 @@ class Evolution(CallRow):
             path = Path(folder) / "results.csv"
             rows = (f"{''.join(map(str, architecture))},{rng.random()}" for architecture in space)
             path.write_text("\n".join(["architecture,score", *rows]))
-            table = Table(str(path), "score", digits="architecture")
+            table = TabularBenchmark(str(path), "score", digits="architecture")
             table.open(space)
         scores = {architecture: table(architecture).score for architecture in space}
         settings = (self.sizes.trials, POPULATION, SAMPLE, 0)
         return {"textbook": partial(bare, scores, *settings), "ours": partial(ours, table, space, *settings)}
 
 
-def ours(table: Table, space: NASBench201, n: int, population: int, sample: int, seed: int) -> float:
+def ours(table: TabularBenchmark, space: NASBench201, n: int, population: int, sample: int, seed: int) -> float:
     """The best score of n trials."""
     strategy = AgingEvolution(population, sample).begin(space, seed)
     for number in range(n):

@@ -15,9 +15,9 @@ from benchmarks.textbook.bilevel import Bilevel
 from benchmarks.textbook.controller import RecurrentController, Reinforce
 from benchmarks.textbook.darts_rnn import SearchModel, language_loss
 from benchmarks.textbook.enas_rnn import Node, SharedModel
+from lightning_nas import SGD, Adam
 from lightning_nas.controllers import LSTMController
 from lightning_nas.data import Window
-from lightning_nas.training.lr_schedules import Exponential
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.spaces import Architecture, DARTSRecurrentCell, ENASRecurrentCell
 from lightning_nas.tasks import LanguageModeling
@@ -43,14 +43,7 @@ class TextRow(StepRow):
 
 # -- DARTS -------------------------------------------------------------------------------------------------------------
 
-SEARCH = {
-    "lr": 20.0,
-    "momentum": 0.0,
-    "weight_decay": 5e-7,
-    "unrolled_clip": 0.25,
-    "alphas_lr": 3e-3,
-    "alphas_weight_decay": 1e-3,
-}
+SEARCH = {"lr": 20.0, "weight_decay": 5e-7, "alphas_lr": 3e-3, "alphas_weight_decay": 1e-3}
 """Settings of both sides, as released."""
 
 NO_DROPOUT = {"word_dropout": 0.0, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0}
@@ -86,14 +79,16 @@ class DARTSRecurrentFirst(TextRow):
             {"hidden": sizes.hidden, "compile": self.compile, **(NO_DROPOUT if exact else {})},
             self.inputs,
             order=self.order,
-            lr_schedule=Exponential(),
-            gradient_clip=0.25,
-            **SEARCH,
+            optimizer=SGD(SEARCH["lr"], weight_decay=SEARCH["weight_decay"], clip=0.25),
+            alphas_optimizer=Adam(SEARCH["alphas_lr"], (0.5, 0.999), weight_decay=SEARCH["alphas_weight_decay"]),
+            unrolled_clip=0.25,
         )
         no_dropout = {"dropout": 0.0, "dropout_h": 0.0, "dropout_x": 0.0, "dropout_i": 0.0}
         textbook = SearchModel(sizes.vocabulary, sizes.hidden, **(no_dropout if exact else {}))
         loss = Carried()
-        bilevel = Bilevel(textbook, loss, second_order=self.order != "first", clip=0.25, **SEARCH)
+        bilevel = Bilevel(
+            textbook, loss, second_order=self.order != "first", clip=0.25, momentum=0.0, unrolled_clip=0.25, **SEARCH
+        )
 
         def step(batches: Batches, drawn: None) -> Losses:
             architecture_loss, value = bilevel.step(
@@ -155,12 +150,8 @@ class ENASRecurrent(TextRow):
             controller=LSTMController(**CONTROLLER),
             controller_steps=1,
             entropy_weight=1e-3,
-            controller_lr=1e-3,
-            lr=0.25,
-            lr_schedule=Exponential(),
-            momentum=0.0,
-            weight_decay=1e-7,
-            gradient_clip=10.0,
+            controller_optimizer=Adam(1e-3, (0.0, 0.999), eps=1e-3),
+            optimizer=SGD(0.25, weight_decay=1e-7, clip=10.0),
         )
         model = SharedModel(sizes.vocabulary, sizes.enas_hidden, **dropout)
         controller = recurrent_controller()
@@ -187,7 +178,7 @@ class ENASRecurrentShared(ENASRecurrent):
     name, title, stream = "enas-rnn-shared", "ENAS RNN, shared weights", "weights"
 
     def step(self, method: ENAS, model: SharedModel, controller: RecurrentController) -> Any:
-        optimizer = torch.optim.SGD(model.parameters(), method.lr, weight_decay=method.weight_decay)
+        optimizer = torch.optim.SGD(model.parameters(), method.optimizer.lr, weight_decay=method.optimizer.weight_decay)
         carry: list[Tensor | None] = [None]
 
         def step(batches: Batches, drawn: Architecture) -> Losses:

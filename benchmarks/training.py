@@ -33,7 +33,7 @@ def trained(name: str, module: Retrain, data: DataModule, trainer: pl.Trainer, m
     validation = float(trainer.callback_metrics[f"val/{metric}"])
     (figures,) = trainer.test(module, data, verbose=False)
     test, minutes = figures[f"test/{metric}"], (time.time() - start) / 60
-    settings = f"{count(module.network):12,}{module.lr:8}{module.seed:6}"
+    settings = f"{count(module.network):12,}{module.optimizer.lr:8}{module.seed:6}"
     return f"{name[-44:]:44}{settings}{validation:12.{digits}f}{test:10.{digits}f}{minutes:9.1f}"
 
 

@@ -5,18 +5,14 @@ code with the package: they are its slow reference.
 """
 
 import functools
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.__main__ import ROWS
 from benchmarks.agreement import SAME, Agreement, error
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_sizes import SMALL
+from tests.helpers.small_sizes import SMALL
 
 COMPARED = sorted(set(ROWS) - {"yardstick", "evolution"})
 

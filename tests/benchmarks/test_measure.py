@@ -1,7 +1,6 @@
 """Stopwatches, counterparts, and the printed tables."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,7 @@ from benchmarks import growth
 from benchmarks.counterparts import Counterparts, matched
 from benchmarks.loader import images_per_second
 from benchmarks.measure import SIDES, Stopwatch, recorded
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_sizes import SMALL
+from tests.helpers.small_sizes import SMALL
 
 
 def test_a_stopwatch_leaves_out_the_first_step():

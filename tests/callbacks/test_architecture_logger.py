@@ -7,11 +7,12 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas import Adam
 from lightning_nas.callbacks import ArchitectureLogger
 from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.methods import DARTS, RandomSearchWS
 from lightning_nas.spaces import DARTSCell
+from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.tasks import ImageClassification
 
 
@@ -60,7 +61,7 @@ def trainer(folder, callbacks, **settings):
 def test_a_row_per_epoch_and_pictures_every_few(tmp_path):
     recorded = Recorded()
     space = DARTSCell(nodes=2, operations=("none", "skip_connect", "sep_conv_3x3"))
-    method = DARTS(space, ImageClassification(), {"channels": 2, "cells": 2}, order="first", alphas_lr=1.0)
+    method = DARTS(space, ImageClassification(), {"channels": 2, "cells": 2}, order="first", alphas_optimizer=Adam(1.0))
     callbacks = [recorded, ArchitectureLogger(every_n_epochs=3, n_random=0)]
     trainer(tmp_path, callbacks, max_epochs=4, check_val_every_n_epoch=2).fit(method, Digits(batch_size=256))
 

@@ -1,9 +1,7 @@
 """Averaged SGD: when it begins, and what is averaged."""
 
 import signal
-import sys
 from functools import partial
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
@@ -11,26 +9,27 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
-import conftest
-from conftest import Words, snapshot
-
-from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.callbacks import Interruption, NonMonotoneAveraging
 from lightning_nas.errors import SettingError
+from lightning_nas.spaces import DARTSRecurrentCell
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
+from lightning_nas.tasks import LanguageModeling
 from lightning_nas.training.lr_schedules import Exponential
 from lightning_nas.training.retrain import Retrain
-from lightning_nas.spaces import DARTSRecurrentCell
-from lightning_nas.tasks import LanguageModeling
+from tests.helpers import methods
+from tests.helpers.methods import Words, snapshot
+from tests.helpers.optimizers import objects
 
 SPACE = DARTSRecurrentCell(nodes=2)
-trainer = partial(conftest.trainer, num_sanity_val_steps=0, gradient_clip_val=0.25)
+trainer = partial(methods.trainer, num_sanity_val_steps=0, gradient_clip_val=0.25)
 
 
 def retrain(**settings):
     found = ArchitectureRecord(SPACE, SPACE.random(Random(0)))
     plain = {"lr": 5.0, "lr_schedule": Exponential(), "momentum": 0.0, "drop_path": 0.0, "train_on": "weights"}
-    return Retrain(found.to_dict(), LanguageModeling(), {"hidden": 6}, Words().inputs, **(plain | settings))
+    return Retrain(
+        found.to_dict(), LanguageModeling(), {"hidden": 6}, Words().inputs, **objects(Retrain, plain | settings)
+    )
 
 
 @pytest.mark.parametrize(

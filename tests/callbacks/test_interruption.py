@@ -7,8 +7,8 @@ import pytest
 
 from lightning_nas.callbacks import Interruption
 from lightning_nas.data import Digits
-from lightning_nas.training.retrain import Retrain
 from lightning_nas.tasks import ImageClassification
+from lightning_nas.training.retrain import Retrain
 
 
 class Press(pl.Callback):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas.cli.main import main, packaged_configs
 from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.files import config_folder, find_config
-from lightning_nas.cli.main import main, packaged_configs
 from lightning_nas.methods import DARTS
 from lightning_nas.spaces import PUBLISHED, DARTSCell
+from lightning_nas.spaces.architecture_file import load_architecture
 
 MAGIC = {".svg": b"<?xml", ".png": b"\x89PNG\r\n", ".pdf": b"%PDF-", ".dot": b"digraph {"}
 

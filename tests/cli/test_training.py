@@ -11,15 +11,15 @@ import pytest
 import torch
 import yaml
 
-from lightning_nas.files import config_folder
 from lightning_nas.cli.main import main
+from lightning_nas.files import config_folder
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 TINY = ["--model.space.nodes=2", "--model.network.channels=2", "--model.network.cells=2", "--data.batch_size=128"]
 CONFIGS = sorted(
     str(path.relative_to(config_folder()))
     for path in config_folder().rglob("*.yaml")
-    if not path.name.startswith("study_")  # the others are of `fit`
+    if path.stem != "study"  # the others are of `fit`
 )
 
 
@@ -74,11 +74,11 @@ def test_test_needs_the_checkpoint_alone(searched, tmp_path, capsys):
 
 def test_flags_win_over_the_checkpoint_and_it_over_the_configuration(searched, tmp_path):
     checkpoint = searched / "darts-1" / "checkpoints" / "last.ckpt"
-    more = ["--model.lr=0.5", "--trainer.max_epochs=3", "--architecture_logger.n_random=0"]
+    more = ["--model.optimizer.lr=0.5", "--trainer.max_epochs=3", "--architecture_logger.n_random=0"]
     # the configuration says 4 channels, the checkpoint 2
     assert run("fit", "--config", "darts/quickstart.yaml", f"--ckpt_path={checkpoint}", *more) == 0
     content = torch.load(tmp_path / "runs" / "darts-1" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert content["hyper_parameters"]["lr"] == 0.5
+    assert content["hyper_parameters"]["optimizer"]["init_args"]["lr"] == 0.5
     assert content["hyper_parameters"]["network"] == {"channels": 2, "cells": 2}
 
 
@@ -110,8 +110,11 @@ def test_every_configuration_runs(config):
         (["--model.space=DARTSCel"], "model.space", "DARTSCell"),
         (["--model=DART"], "model", "DARTS"),
         (["--data=Digit"], "data", "Digits"),
-        (["--model.lr=abc"], "model.lr", "float"),
-        (["--model.lrr=1"], "lrr", "lr_schedule"),
+        (["--model.optimizer.lr=abc"], "model.optimizer.lr", "float"),
+        (["--model.optimizer.lr=-1"], "model.optimizer.lr", "0 or more"),
+        (["--model.optimizer=SGDD"], "model.optimizer", "SGD"),
+        (["--model.optimiser=1"], "optimiser", "optimizer"),
+        (["--model.optimizer.rate=1"], "rate", "momentum"),
         (["--model.order=third"], "model.order", "finite_difference"),
         (["--model.space.nodes=99"], "model.space.nodes", "between 1 and 16"),
         (["--model.network.channels=x"], "model.network.channels", "int"),
@@ -121,7 +124,7 @@ def test_every_configuration_runs(config):
         (["--data.batch_size=100000"], "data.batch_size", "719"),
         (["--data.image_size=4"], "data.image_size", "at least 8"),
         (["--trainer.max_epochs=q"], "trainer.max_epochs", "int"),
-        (["--trainer.gradient_clip_val=3"], "trainer.gradient_clip_val", "model.gradient_clip"),
+        (["--trainer.gradient_clip_val=3"], "trainer.gradient_clip_val", "model.optimizer.clip"),
         (["--nods=3"], "--nods", ""),
         (["--config=none.yaml"], "--config", "darts/quickstart.yaml"),
         (["--ckpt_path=none.ckpt"], "ckpt_path", "no file"),

@@ -160,7 +160,7 @@ def test_a_bias_of_operations_is_where_their_probabilities_start(spaces, control
         torch.testing.assert_close(sample.step_log_probs[:, k].exp(), expected)
     sample.log_prob[0].backward()
     assert any(parameter.grad.abs().sum() > 0 for name, parameter in policy.named_parameters() if "bias" in name)
-    with pytest.raises(SettingError, match=r"controller.operation_bias: no operation 'tanh'; there are conv, pool"):
+    with pytest.raises(SettingError, match=r"operation_bias: no operation 'tanh'; there are conv, pool"):
         controller(operation_bias={"tanh": 1.0}).policy(space)
 
 

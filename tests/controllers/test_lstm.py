@@ -125,5 +125,5 @@ def test_layers_are_stacked(spaces, trained):
 
 @pytest.mark.parametrize("name", ["hidden", "layers"])
 def test_wrong_settings_are_named(name):
-    with pytest.raises(SettingError, match=f"controller.{name}: at least 1, got 0"):
+    with pytest.raises(SettingError, match=f"{name}: at least 1, got 0"):
         LSTMController(**{name: 0})

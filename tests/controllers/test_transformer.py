@@ -39,7 +39,7 @@ def test_hidden_states_keep_the_size_of_embeddings(spaces):
 
 @pytest.mark.parametrize("name", ["width", "layers", "heads"])
 def test_wrong_settings_are_named(name):
-    with pytest.raises(SettingError, match=f"controller.{name}: at least 1, got 0"):
+    with pytest.raises(SettingError, match=f"{name}: at least 1, got 0"):
         TransformerController(**{name: 0})
-    with pytest.raises(SettingError, match=r"controller.heads: a divisor of the width 64, got 5"):
+    with pytest.raises(SettingError, match=r"heads: a divisor of the width 64, got 5"):
         TransformerController(heads=5)

@@ -11,18 +11,19 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import FromScratch, from_scratch
 from lightning_nas.executors import Processes, Serial
 from lightning_nas.executors.base import run_trial
-from lightning_nas.training.lr_schedules import Cosine
-from lightning_nas.training.retrain import Retrain
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces import DARTSCell, NASBench201
+from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Choice, Space
 from lightning_nas.tasks import ImageClassification
+from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training.retrain import Retrain
+from tests.helpers.optimizers import sgd
 
 NETWORK = {"channels": 4, "cells": 1}
 SPACE = NASBench201(["none", "skip_connect", "nor_conv_1x1"])
@@ -52,14 +53,14 @@ def figures(evaluation):
 
 
 def test_the_score_is_that_of_an_ordinary_retraining():
-    evaluation = evaluator(seed=5, retrain={"lr": 0.1})(ARCHITECTURE, 7)
+    evaluation = evaluator(seed=5, retrain={"optimizer": sgd(Retrain, lr=0.1)})(ARCHITECTURE, 7)
     retraining = Retrain(
         ArchitectureRecord(SPACE, ARCHITECTURE).to_dict(),
         ImageClassification(),
         NETWORK,
         seed=derive_seed(5, "trial", 7),
         train_on="weights",
-        lr=0.1,
+        optimizer=sgd(Retrain, lr=0.1),
     )
     trainer = pl.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
     trainer.fit(retraining, datamodule=data())
@@ -94,7 +95,7 @@ def test_a_worker_process_gives_the_same():
         ImageClassification(),
         NETWORK,
         1,
-        retrain={"lr_schedule": Cosine(warmup_epochs=1)},
+        retrain={"optimizer": sgd(Retrain, schedule=Cosine(warmup_epochs=1))},
         trainer={"accelerator": "cpu"},
     )
     trials = []
@@ -145,10 +146,10 @@ def test_a_training_ends_when_its_time_is_up_and_is_scored(patience):
 
 
 def test_a_training_that_diverges_has_no_score_and_ends_early():
-    evaluation = evaluator(retrain={"lr": 1e9}, epochs=50)(ARCHITECTURE, 0)
+    evaluation = evaluator(retrain={"optimizer": sgd(Retrain, lr=1e9)}, epochs=50)(ARCHITECTURE, 0)
     assert math.isnan(evaluation.score)
     assert evaluation.metrics["epochs"] == 1
-    trial = run_trial(evaluator(retrain={"lr": 1e9}), 0, ARCHITECTURE)
+    trial = run_trial(evaluator(retrain={"optimizer": sgd(Retrain, lr=1e9)}), 0, ARCHITECTURE)
     assert (trial.status, trial.reason) == ("diverged", "the score is nan")
 
 
@@ -204,13 +205,13 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_handler():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "evaluator.epochs: at least 1"),
-        ({"patience": 0}, "evaluator.patience: at least 1"),
-        ({"max_minutes": 0}, "evaluator.max_minutes: above 0"),
-        ({"retrain": {"lrr": 1}}, r"evaluator\.retrain\.lrr: no such setting; there are lr, lr_schedule"),
-        ({"retrain": {"lr": "fast"}}, r"evaluator\.retrain\.lr: expected float, got 'fast'"),
-        ({"retrain": {"train_on": "all"}}, r"evaluator\.retrain\.train_on: no such setting"),
-        ({"trainer": {"max_epochs": 3}}, r"evaluator\.trainer\.max_epochs: no such setting; there are accelerator"),
+        ({"epochs": 0}, "epochs: at least 1"),
+        ({"patience": 0}, "patience: at least 1"),
+        ({"max_minutes": 0}, "max_minutes: above 0"),
+        ({"retrain": {"lrr": 1}}, r"retrain\.lrr: no such setting; there are optimizer, drop_path"),
+        ({"retrain": {"drop_path": "fast"}}, r"retrain\.drop_path: expected float, got 'fast'"),
+        ({"retrain": {"train_on": "all"}}, r"retrain\.train_on: no such setting"),
+        ({"trainer": {"max_epochs": 3}}, r"trainer\.max_epochs: no such setting; there are accelerator"),
     ],
 )
 def test_settings_are_checked(settings, message):
@@ -223,7 +224,7 @@ def test_settings_are_checked(settings, message):
     [
         (SPACE, None, NETWORK, "evaluator: FromScratch trains networks, which needs data"),
         (Space([Choice("a", ("b", "c"), "0")]), data(), NETWORK, "evaluator: Space has no network to train"),
-        (SPACE, data(), {"width": 4}, r"evaluator\.network\.width: no such setting; there are channels, cells"),
+        (SPACE, data(), {"width": 4}, r"network\.width: no such setting; there are channels, cells"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_first_trial(space, data, network, message):
@@ -233,5 +234,8 @@ def test_what_cannot_be_trained_is_refused_before_the_first_trial(space, data, n
 
 def test_settings_of_the_trainer_and_of_the_retraining_are_taken():
     plain = evaluator(epochs=1)(ARCHITECTURE, 0)
-    for settings in ({"trainer": {"gradient_clip_val": 1e-3}}, {"retrain": {"weight_decay": 0.1, "drop_path": 0.0}}):
+    for settings in (
+        {"trainer": {"gradient_clip_val": 1e-3}},
+        {"retrain": {"optimizer": sgd(Retrain, weight_decay=0.1), "drop_path": 0.0}},
+    ):
         assert figures(evaluator(epochs=1, **settings)(ARCHITECTURE, 0)) != figures(plain)

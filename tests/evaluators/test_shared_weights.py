@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nas.training.checkpoints import load_search
 from lightning_nas.data import Digits
 from lightning_nas.data.text import Window
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import Scorer, SharedWeights
+from lightning_nas.evaluators import SharedWeights
 from lightning_nas.executors.base import run_trial
-from lightning_nas.methods import RandomSearchWS
+from lightning_nas.methods import RandomSearchWS, load_search
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell, NASBench201
+from lightning_nas.supernets import Scorer
 from lightning_nas.tasks import ImageClassification, LanguageModeling
 
 INPUTS = {"channels": 1, "image_size": 6, "num_classes": 3}
@@ -358,7 +358,7 @@ def test_a_score_that_is_no_number_is_a_trial_that_diverged(checkpoint):
     ],
 )
 def test_the_checkpoint_of_another_space_is_refused(checkpoint, other, name):
-    with pytest.raises(SettingError, match=rf"evaluator\.checkpoint: .*last\.ckpt is {name}"):
+    with pytest.raises(SettingError, match=rf"checkpoint: .*last\.ckpt is {name}"):
         SharedWeights(checkpoint).open(other)
 
 
@@ -372,5 +372,5 @@ def test_data_divided_otherwise_are_refused(checkpoint, data):
 
 @pytest.mark.parametrize("settings", [{"n_batches": 0}, {"n_calibration": 0}])
 def test_settings_of_the_evaluator_are_checked(settings):
-    with pytest.raises(SettingError, match=f"evaluator.{next(iter(settings))}: at least 1"):
+    with pytest.raises(SettingError, match=f"{next(iter(settings))}: at least 1"):
         SharedWeights("last.ckpt", **settings)

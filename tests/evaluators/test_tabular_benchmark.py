@@ -10,7 +10,7 @@ from time import perf_counter
 import pytest
 
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import Evaluation, Evaluator, Table
+from lightning_nas.evaluators import Evaluation, Evaluator, TabularBenchmark
 from lightning_nas.spaces import Choice, DARTSCell, NASBench201, Space
 
 DIGITS = """\
@@ -44,7 +44,7 @@ def write(tmp_path):
 
 
 def opened(space, *arguments, **settings):
-    table = Table(*arguments, **settings)
+    table = TabularBenchmark(*arguments, **settings)
     table.open(space)
     return table
 
@@ -98,10 +98,12 @@ def test_it_is_read_once_for_a_space(space, write):
 
 
 def test_the_spec_rebuilds_it(space, write):
-    table = Table(write(DIGITS), "valid", ["test"], digits="arch", choices=["right", "left"], options=["a", "b"])
+    table = TabularBenchmark(
+        write(DIGITS), "valid", ["test"], digits="arch", choices=["right", "left"], options=["a", "b"]
+    )
     again = Evaluator.build(table.spec)
     assert again.spec == table.spec
-    assert isinstance(again, Table)
+    assert isinstance(again, TabularBenchmark)
 
 
 # -- what is wrong ---------------------------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ def test_wrong_settings_are_named(settings, message, space, write):
 
 def test_more_options_than_digits_are_refused(write):
     space = Space([Choice("k", tuple("abcdefghijk"), "0")])
-    with pytest.raises(SettingError, match=r"evaluator.digits: k has 11 options; ten have a digit"):
+    with pytest.raises(SettingError, match=r"digits: k has 11 options; ten have a digit"):
         opened(space, write("arch,valid\n0,1\n"), "valid", digits="arch")
 
 

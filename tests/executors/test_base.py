@@ -1,17 +1,13 @@
 """What becomes of a trial, and what a worker is built from."""
 
 import pickle
-import sys
-from pathlib import Path
 
 import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.base import Blueprint, Refusal, run_trial
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from own_search import Scripted, Switches
+from tests.helpers.own_search import Scripted, Switches
 
 ARCHITECTURE = (1, 1, 0, 2)
 

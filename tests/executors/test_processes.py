@@ -14,11 +14,9 @@ import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Processes, Serial, processes
+from lightning_nas.trials import TrialLoop
 from lightning_nas.trials.log import read_trials
-from lightning_nas.trials import Trials
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from own_search import Scripted, Sensitive, Switches, evaluations, results
+from tests.helpers.own_search import Scripted, Sensitive, Switches, evaluations, results
 
 SCRIPT = {"1": "kill once", "2": "wrong", "3": "kill", "4": "nan", "5": "memory"}
 
@@ -96,15 +94,15 @@ def test_workers_take_turns_at_the_gpus_that_there_are(monkeypatch, visible, exp
 
 @pytest.mark.parametrize("settings", [{"n_workers": 0}, {"retries": -1}, {"threads": 0}])
 def test_settings_are_checked(settings):
-    with pytest.raises(SettingError, match=f"executor.{next(iter(settings))}: "):
+    with pytest.raises(SettingError, match=f"{next(iter(settings))}: "):
         Processes(**settings)
 
 
 SEARCH = """
 import sys
-from own_search import Scripted, Sensitive, Switches
+from tests.helpers.own_search import Scripted, Sensitive, Switches
 from lightning_nas.executors import Processes
-from lightning_nas.trials import Trials
+from lightning_nas.trials import TrialLoop
 
 
 class Own(Scripted):
@@ -114,7 +112,7 @@ class Own(Scripted):
 if __name__ == "__main__":
     folder, evaluator = sys.argv[1], globals()[sys.argv[2]]
     evaluator = evaluator(folder, seconds=0.05)
-    Trials(Switches(), Sensitive(), evaluator, Processes(2), folder, n_trials=16, round_size=2, progress=False).run()
+    TrialLoop(Switches(), Sensitive(), evaluator, Processes(2), folder, n_trials=16, round_size=2, progress=False).run()
 """
 
 
@@ -164,10 +162,10 @@ def test_a_search_that_was_killed_leaves_no_process_and_runs_no_finished_trial_a
     assert 5 <= kept < 16
 
     settings = {"n_trials": 16, "round_size": 2, "progress": False}
-    resumed = Trials(Switches(), Sensitive(), Scripted(tmp_path, seconds=0.05), folder=tmp_path, **settings)
+    resumed = TrialLoop(Switches(), Sensitive(), Scripted(tmp_path, seconds=0.05), folder=tmp_path, **settings)
     resumed.run()
     (tmp_path / "whole").mkdir()
-    uninterrupted = Trials(Switches(), Sensitive(), Scripted(tmp_path / "whole"), **settings)
+    uninterrupted = TrialLoop(Switches(), Sensitive(), Scripted(tmp_path / "whole"), **settings)
     uninterrupted.run()
     assert results(resumed.history) == results(uninterrupted.history)
     begun = evaluations(tmp_path)

@@ -10,11 +10,8 @@ import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Ray, Serial
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from own_search import Scripted, Sensitive, Switches, evaluations, results
-
-from lightning_nas.trials import Trials
+from lightning_nas.trials import TrialLoop
+from tests.helpers.own_search import Scripted, Sensitive, Switches, evaluations, results
 
 SCRIPT = {"1": "kill once", "2": "wrong", "4": "nan", "5": "memory"}
 
@@ -27,7 +24,7 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"n_workers": 0}, {"cpus": -1}, {"gpus": -0.5}, {"retries": -1}])
 def test_settings_are_checked(settings):
-    with pytest.raises(SettingError, match=f"executor.{next(iter(settings))}: "):
+    with pytest.raises(SettingError, match=f"{next(iter(settings))}: "):
         Ray(**settings)
 
 
@@ -48,7 +45,7 @@ def test_trials_are_those_of_one_process_and_that_of_a_killed_worker_is_run_agai
         folder = tmp_path / type(executor).__name__
         folder.mkdir()
         evaluator = Scripted(folder, script, seconds=0.01)
-        search = Trials(Switches(), Sensitive(), evaluator, executor, n_trials=8, round_size=2, progress=False)
+        search = TrialLoop(Switches(), Sensitive(), evaluator, executor, n_trials=8, round_size=2, progress=False)
         search.run()
         histories.append(repr(results(search.history)))
     assert histories[0] == histories[1]

@@ -1,16 +1,11 @@
 """One after the other."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Serial
 from lightning_nas.executors.base import run_trial
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from own_search import Scripted, Switches, evaluations
+from tests.helpers.own_search import Scripted, Switches, evaluations
 
 
 def test_trials_run_in_the_order_submitted_when_they_are_asked_for(tmp_path):

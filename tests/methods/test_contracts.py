@@ -13,14 +13,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.callbacks import Interruption
 from lightning_nas.methods import OneShotMethod
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.spaces import DARTSCell
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import ARCHITECTURE_STEPS, METHODS, ONE_SHOT, Planted, data, differing, digits, made, trainer
+from lightning_nas.spaces.architecture_file import load_architecture
+from tests.helpers.methods import ARCHITECTURE_STEPS, METHODS, ONE_SHOT, Planted, data, differing, digits, made, trainer
 
 
 def snapshot(method):
@@ -176,8 +174,8 @@ def test_seed_decides_the_search():
 TWO_RANKS = """
 import sys, torch
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from conftest import METHODS, data, made, trainer
+sys.path[:0] = [{root!r}]
+from tests.helpers.methods import METHODS, data, made, trainer
 from lightning_nas.callbacks import ArchitectureLogger
 
 torch.set_num_threads(1)
@@ -200,7 +198,7 @@ def two_ranks(tmp_path_factory):
     """The folder with what two ranks of every method have left; all in one pair of processes, which start slowly."""
     folder = tmp_path_factory.mktemp("ranks")
     script, log = folder / "two_ranks.py", folder / "log.txt"
-    script.write_text(TWO_RANKS.format(tests=str(Path(__file__).parent), names=list(METHODS), folder=str(folder)))
+    script.write_text(TWO_RANKS.format(root=str(Path(__file__).parents[2]), names=list(METHODS), folder=str(folder)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     with open(log, "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)

@@ -1,10 +1,8 @@
 """Random search with weight sharing: what is drawn, which weights a step moves, and how the best is found."""
 
 import math
-import sys
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import lightning.pytorch as pl
@@ -16,16 +14,15 @@ from scipy.stats import chisquare
 
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import Scorer
-from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.methods import OneShotMethod, RandomSearchWS
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, NASBench201
+from lightning_nas.supernets import Scorer
 from lightning_nas.tasks import ImageClassification
-
-sys.path.insert(0, str(Path(__file__).parent))
-import conftest
-from conftest import child_of, differing, snapshot
+from lightning_nas.training.lr_schedules import Cosine
+from tests.helpers import methods
+from tests.helpers.methods import child_of, differing, snapshot
+from tests.helpers.optimizers import objects
 
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
 SMALL = DARTSCell(kinds=["normal"], nodes=2, operations=("none", "skip_connect", "max_pool_3x3"))  # 48 architectures
@@ -33,10 +30,12 @@ SMALL = DARTSCell(kinds=["normal"], nodes=2, operations=("none", "skip_connect",
 
 def method(space=SMALL, task=None, **settings):
     network = {"channels": 2, "cells": 3}
-    return RandomSearchWS(space, task or ImageClassification(), network, digits().inputs, **settings)
+    return RandomSearchWS(
+        space, task or ImageClassification(), network, digits().inputs, **objects(RandomSearchWS, settings)
+    )
 
 
-trainer = partial(conftest.trainer, num_sanity_val_steps=0)
+trainer = partial(methods.trainer, num_sanity_val_steps=0)
 
 
 def digits():
@@ -208,7 +207,7 @@ def test_validation_normalises_by_the_batch_and_changes_no_buffer():
 def test_a_diverged_search_says_so_and_the_last_good_checkpoint_stays(explode, tmp_path):
     each_epoch = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
     run = trainer(max_epochs=3, callbacks=[explode, each_epoch], enable_checkpointing=True, limit_val_batches=0)
-    with pytest.raises(SettingError, match=r"lower model\.lr"):
+    with pytest.raises(SettingError, match="lower the optimizer's lr"):
         run.fit(method(gradient_clip=None), digits())
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert int(state["steps"]) == 5  # of the first epoch

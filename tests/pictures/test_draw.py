@@ -11,9 +11,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_nas.analysis import draw, layout
-from lightning_nas.pictures.draw import draw_architecture, draw_hidden_states, draw_scores, draw_weights
 from lightning_nas.errors import SettingError
+from lightning_nas.pictures import draw, layout
+from lightning_nas.pictures.draw import draw_architecture, draw_hidden_states, draw_scores, draw_weights
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.base import Choice, Space
 

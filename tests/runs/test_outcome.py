@@ -10,7 +10,7 @@ import torch
 from lightning_nas.runs.outcome import conclude
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.data import Digits
-from lightning_nas.evaluators import Scorer
+from lightning_nas.supernets import Scorer
 from lightning_nas.methods import DARTS, RandomSearchWS
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.tasks import ImageClassification

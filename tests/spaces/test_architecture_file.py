@@ -8,6 +8,8 @@ from random import Random
 import pytest
 
 import lightning_nas
+from lightning_nas.errors import SettingError
+from lightning_nas.spaces import PUBLISHED, DARTSCell
 from lightning_nas.spaces.architecture_file import (
     FORMAT,
     LARGEST,
@@ -15,8 +17,6 @@ from lightning_nas.spaces.architecture_file import (
     ArchitectureRecord,
     load_architecture,
 )
-from lightning_nas.errors import SettingError
-from lightning_nas.spaces import PUBLISHED, DARTSCell
 
 SPACES = {
     "darts": DARTSCell(),

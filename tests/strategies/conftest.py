@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from lightning_nas.evaluators import Table
+from lightning_nas.evaluators import TabularBenchmark
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import Trial
 
@@ -59,7 +59,7 @@ def nas_bench_201():
     folder = os.environ.get("LIGHTNING_NAS_DATA")
     if folder is None or not (Path(folder) / "nasbench201.csv.gz").is_file():
         pytest.skip("LIGHTNING_NAS_DATA names no folder with nasbench201.csv.gz")
-    table = Table(
+    table = TabularBenchmark(
         str(Path(folder) / "nasbench201.csv.gz"),
         guide="c10v_val_12",
         report=["c10_test_200"],

@@ -6,12 +6,13 @@ import statistics
 import pytest
 from scipy.stats import ttest_rel
 
-from lightning_nas.studies.strategies import Limit
-from lightning_nas.studies.strategies import search as run_search
+from lightning_nas import Adam, Cosine
 from lightning_nas.controllers import LSTMController, TransformerController
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201
 from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch, Strategy, Trial
+from lightning_nas.studies.strategies import Limit
+from lightning_nas.studies.strategies import search as run_search
 
 STRATEGIES = {
     "random": RandomSearch,
@@ -100,14 +101,14 @@ def test_trials_that_fail_leave_a_strategy_that_still_asks(strategy, space):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomSearch(by="edge"), "strategy.by: architecture or choice, got 'edge'"),
-        (lambda: AgingEvolution(population=0), "strategy.population: at least 1, got 0"),
-        (lambda: AgingEvolution(sample=0), "strategy.sample: at least 1, got 0"),
-        (lambda: AgingEvolution(identity=1.5), "strategy.identity: from 0 to 1, or null, got 1.5"),
-        (lambda: PolicyGradient(lr=0.0), "strategy.lr: above 0, or null, got 0.0"),
-        (lambda: PolicyGradient(batch_size=0), "strategy.batch_size: at least 1, got 0"),
-        (lambda: PolicyGradient(baseline_decay=1.0), "strategy.baseline_decay: from 0 to below 1, got 1.0"),
-        (lambda: PolicyGradient(entropy_weight=-1.0), "strategy.entropy_weight: 0 or more, got -1.0"),
+        (lambda: RandomSearch(by="edge"), "by: architecture or choice, got 'edge'"),
+        (lambda: AgingEvolution(population=0), "population: at least 1, got 0"),
+        (lambda: AgingEvolution(sample=0), "sample: at least 1, got 0"),
+        (lambda: AgingEvolution(identity=1.5), "identity: from 0 to 1, or null, got 1.5"),
+        (lambda: PolicyGradient(optimizer=Adam(schedule=Cosine())), "optimizer.schedule: null, since"),
+        (lambda: PolicyGradient(batch_size=0), "batch_size: at least 1, got 0"),
+        (lambda: PolicyGradient(baseline_decay=1.0), "baseline_decay: from 0 to below 1, got 1.0"),
+        (lambda: PolicyGradient(entropy_weight=-1.0), "entropy_weight: 0 or more, got -1.0"),
     ],
 )
 def test_wrong_settings_are_named(make, message):
@@ -121,10 +122,10 @@ def test_wrong_settings_are_named(make, message):
 SMALL_BUDGET = {
     "evolution": (lambda: AgingEvolution(population=16, sample=4), 100),
     "factorized": (PolicyGradient, 100),
-    "lstm": (lambda: PolicyGradient(LSTMController(), lr=0.03, batch_size=4), 20),
+    "lstm": (lambda: PolicyGradient(LSTMController(), Adam(0.03), batch_size=4), 20),
     "transformer": (
         lambda: PolicyGradient(
-            TransformerController(32, layers=1, heads=2, temperature=None, tanh_constant=None), lr=0.03, batch_size=4
+            TransformerController(32, layers=1, heads=2, temperature=None, tanh_constant=None), Adam(0.03), batch_size=4
         ),
         12,
     ),
@@ -144,7 +145,12 @@ def test_64_evaluations_are_better_spent_than_at_random(make, n_seeds, pairwise,
 PUBLISHED = {
     "random": (RandomSearch, 500, 93.78, 0.1),
     "evolution": (lambda: AgingEvolution(population=10, sample=3), 500, 93.92, 0.15),
-    "reinforce": (lambda: PolicyGradient(lr=0.01), 20, 93.81, 0.25),  # few seeds: .15 and the error of their mean
+    "reinforce": (
+        lambda: PolicyGradient(optimizer=Adam(0.01)),
+        20,
+        93.81,
+        0.25,
+    ),  # few seeds: .15 and the error of their mean
 }
 """Seeds, and the test accuracy (per cent) that others found in NAS-Bench-201 for 12,000 s."""
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from lightning_nas import Adam
 from lightning_nas.controllers import FactorizedController, LSTMController
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import PolicyGradient, Trial
@@ -25,15 +26,17 @@ def scripted(first, trials, scores, lr, decay, batch_size=1, entropy_weight=0.0)
     parameters = [x.clone().requires_grad_() for x in first]
     optimizer = torch.optim.Adam(parameters, lr)
     numerator = denominator = loss = 0.0
+    decay = decay**batch_size
     for n, (trial, score) in enumerate(zip(trials, scores, strict=True), start=1):
-        baseline = numerator / denominator if denominator else score
+        mean = sum(scores[(n - 1) // batch_size * batch_size :][:batch_size]) / batch_size
+        baseline = numerator / denominator if denominator else mean
         distributions = [torch.distributions.Categorical(logits=x) for x in parameters]
         chosen = zip(distributions, trial.architecture, strict=True)
         log_prob = sum(distribution.log_prob(torch.tensor(option)) for distribution, option in chosen)
         loss = loss - (log_prob * (score - baseline)) / batch_size
-        numerator = decay * numerator + (1 - decay) * score
-        denominator = decay * denominator + (1 - decay)
         if n % batch_size == 0:
+            numerator = decay * numerator + (1 - decay) * mean
+            denominator = decay * denominator + (1 - decay)
             loss = loss - entropy_weight * sum(distribution.entropy() for distribution in distributions)
             optimizer.zero_grad()
             loss.backward()
@@ -44,7 +47,7 @@ def scripted(first, trials, scores, lr, decay, batch_size=1, entropy_weight=0.0)
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"lr": 0.5, "baseline_decay": 0.3}, {"batch_size": 4}, {"entropy_weight": 0.7}],
+    [{}, {"optimizer": Adam(0.5), "baseline_decay": 0.3}, {"batch_size": 4}, {"entropy_weight": 0.7}],
     ids=["defaults", "rates", "batches", "entropy"],
 )
 def test_steps_are_those_of_the_script(space, settings):
@@ -55,6 +58,7 @@ def test_steps_are_those_of_the_script(space, settings):
     strategy.tell(trials[5:])
     given = {"lr": 0.1, "batch_size": 1, "entropy_weight": 0.0, "decay": 0.9} | settings
     given["decay"] = given.pop("baseline_decay", given["decay"])
+    given["lr"] = given.pop("optimizer", Adam(0.1)).lr
     expected = scripted(first, trials, [trial.score for trial in trials], **given)
     moved = max((a - b).abs().max() for a, b in zip(first, expected, strict=True))
     assert moved > 0.05
@@ -84,9 +88,9 @@ def test_scores_of_any_size_leave_a_policy_of_numbers(space):
 
 
 def test_the_rate_suits_the_controller_unless_it_is_given():
-    assert PolicyGradient().lr == PolicyGradient(FactorizedController()).lr == 0.1
-    assert PolicyGradient(LSTMController()).lr == 0.01
-    assert PolicyGradient(LSTMController(), lr=0.2).lr == 0.2
+    assert PolicyGradient().optimizer.lr == PolicyGradient(FactorizedController()).optimizer.lr == 0.1
+    assert PolicyGradient(LSTMController()).optimizer.lr == 0.01
+    assert PolicyGradient(LSTMController(), Adam(0.2)).optimizer.lr == 0.2
 
 
 def test_the_best_option_of_each_edge_is_learnt(search):

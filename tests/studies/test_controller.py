@@ -13,6 +13,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_nas.cli.main import main
+from lightning_nas.controllers import LSTMController
+from lightning_nas.data import Digits
+from lightning_nas.errors import SettingError
+from lightning_nas.methods import DARTS, ENAS, load_search
+from lightning_nas.spaces import DARTSCell, ENASMicro
 from lightning_nas.studies.controller import (
     ControllerStudy,
     Drawn,
@@ -24,15 +30,9 @@ from lightning_nas.studies.controller import (
     trained_epochs,
     unique_share,
 )
-from lightning_nas.training.checkpoints import load_search
-from lightning_nas.controllers import LSTMController
-from lightning_nas.data import Digits
-from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import Scorer
-from lightning_nas.cli.main import main
-from lightning_nas.methods import DARTS, ENAS
-from lightning_nas.spaces import DARTSCell, ENASMicro
+from lightning_nas.supernets import Scorer
 from lightning_nas.tasks import ImageClassification
+from tests.helpers.optimizers import objects
 
 EPOCHS = 2
 KINDS = ["trained", "untrained", "random"]
@@ -41,7 +41,11 @@ KINDS = ["trained", "untrained", "random"]
 def enas(**settings):
     space = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
     small = {"network": {"channels": 2, "layers": 1}, "controller_steps": 2, "samples_per_step": 3, "bn": "batch"}
-    return ENAS(space, ImageClassification(), **small | {"controller_lr": 0.5, "drop_path": 0.2, "seed": 3} | settings)
+    return ENAS(
+        space,
+        ImageClassification(),
+        **objects(ENAS, small | {"controller_lr": 0.5, "drop_path": 0.2, "seed": 3} | settings),
+    )
 
 
 def fitted(method, folder):

@@ -1,20 +1,16 @@
 """Agreement of architecture gradients: cosines by hand, and that labels matter."""
 
-import sys
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
 
-from lightning_nas.studies.gradients import Agreement, gradient_agreement
-from lightning_nas.training.checkpoints import load_search
 from lightning_nas.errors import SettingError
+from lightning_nas.methods import load_search
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.seeding import derive_seed
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
-from conftest import METHODS, digits, made, trainer
+from lightning_nas.studies.gradients import Agreement, gradient_agreement
+from tests.helpers.methods import METHODS, digits, made, trainer
 
 
 def gradient(method, images, labels):

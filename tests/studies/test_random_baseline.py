@@ -6,10 +6,10 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
-from lightning_nas.analysis import study
-from lightning_nas.studies.random_baseline import RANDOM, SHARED, Comparison, compare_with_random
-from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.errors import SettingError
+from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas.studies import random_baseline as study
+from lightning_nas.studies.random_baseline import RANDOM, SHARED, Comparison, compare_with_random
 
 DIGITS = {"channels": 1, "image_size": 8, "num_classes": 10}
 SEARCH = {

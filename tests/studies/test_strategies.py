@@ -9,14 +9,14 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
-from lightning_nas.analysis import search_study
-from lightning_nas.pictures.curves import Curve
-from lightning_nas.studies.strategies import Incumbent, Limit, Run, SearchStudy, search, study_search
-from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import Evaluation, Evaluator, Table
 from lightning_nas.cli.main import main
+from lightning_nas.errors import SettingError
+from lightning_nas.evaluators import Evaluation, Evaluator, TabularBenchmark
+from lightning_nas.pictures.curves import Curve
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import AgingEvolution, RandomSearch, Trial
+from lightning_nas.studies import strategies as search_study
+from lightning_nas.studies.strategies import Incumbent, Limit, Run, SearchStudy, search, study_search
 
 
 class Sum(Evaluator):
@@ -227,7 +227,7 @@ def test_each_seed_opens_the_evaluator(space, tmp_path, monkeypatch):
 def test_several_processes_give_the_same(table, tmp_path, monkeypatch):
     space = NASBench201(OPERATIONS)
     strategies = {"random": RandomSearch(), "evolution": AgingEvolution(population=4, sample=3)}
-    arguments = (space, Table(**table), strategies, Limit(budget=60.0), 5)
+    arguments = (space, TabularBenchmark(**table), strategies, Limit(budget=60.0), 5)
     alone = study_search(*arguments, tmp_path / "alone", "test")
     together = study_search(*arguments, tmp_path / "together", "test", processes=2)
     assert together.runs == alone.runs
@@ -263,7 +263,7 @@ def config(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {
         "space": {"class_path": "NASBench201", "init_args": {"operations": OPERATIONS}},
-        "evaluator": {"class_path": "Table", "init_args": table},
+        "evaluator": {"class_path": "TabularBenchmark", "init_args": table},
         "strategies": {
             "random": "RandomSearch",
             "evolution": {"class_path": "AgingEvolution", "init_args": {"population": 4, "sample": 3}},
@@ -283,7 +283,9 @@ def test_the_command_runs_what_the_file_says_and_flags_win(config, table, tmp_pa
     said = capsys.readouterr().out
     strategies = {"random": RandomSearch(), "evolution": AgingEvolution(population=4, sample=3)}
     space = NASBench201(OPERATIONS)
-    expected = study_search(space, Table(**table), strategies, Limit(n_trials=12), 4, tmp_path / "other", "test")
+    expected = study_search(
+        space, TabularBenchmark(**table), strategies, Limit(n_trials=12), 4, tmp_path / "other", "test"
+    )
     assert said == expected.describe().replace(str(tmp_path / "other"), "study") + "\n"
     assert (tmp_path / "study" / "search.csv").read_bytes() == (tmp_path / "other" / "search.csv").read_bytes()
 
@@ -325,5 +327,5 @@ def test_the_command_has_help(capsys):
     said = capsys.readouterr().out
     for flag in ("config", "space", "evaluator", "strategies", "n_trials", "budget", "seeds", "report", "processes"):
         assert f"--{flag} " in said
-    for name in ("AgingEvolution", "PolicyGradient", "RandomSearch", "Table", "FromScratch", "NASBench201"):
+    for name in ("AgingEvolution", "PolicyGradient", "RandomSearch", "TabularBenchmark", "FromScratch", "NASBench201"):
         assert f".{name}" in said

@@ -204,5 +204,5 @@ def test_the_rate_follows_the_length_of_the_window():
     ("field", "value"), [("activation_penalty", -1.0), ("slowness", math.nan), ("reward_scale", 0.0)]
 )
 def test_wrong_settings_of_language_modelling_are_named(field, value):
-    with pytest.raises(SettingError, match=f"task.{field}"):
+    with pytest.raises(SettingError, match=f"{field}"):
         LanguageModeling(**{field: value})

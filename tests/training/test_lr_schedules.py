@@ -47,5 +47,5 @@ def test_an_exponential_is_constant_at_first():
     ],
 )
 def test_wrong_settings_are_named(make, field):
-    with pytest.raises(SettingError, match=f"lr_schedule.{field}"):
+    with pytest.raises(SettingError, match=f"{field}"):
         make()

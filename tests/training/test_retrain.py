@@ -9,16 +9,17 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
-from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.callbacks import Interruption
 from lightning_nas.data import Digits, ImageData
 from lightning_nas.errors import Diverged, SettingError
-from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.operations.normalization import batch_norms
-from lightning_nas.training.retrain import Retrain
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces import PUBLISHED
+from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.tasks import ImageClassification
+from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training.retrain import Retrain
+from tests.helpers.optimizers import objects, sgd
 
 SMALL = {"channels": 4, "cells": 3}
 TINY = {"channels": 2, "cells": 1}  # of a NAS-Bench-201 network
@@ -37,12 +38,12 @@ def trainer(**settings):
 
 
 def retrain(**settings):
-    return Retrain("darts_v2", ImageClassification(), SMALL, **settings)
+    return Retrain("darts_v2", ImageClassification(), SMALL, **objects(Retrain, settings))
 
 
 def tiny(task=None, **settings):
     settings = {"inputs": digits().inputs, "drop_path": 0.0} | settings
-    return Retrain("nas_bench_201_best", task or ImageClassification(), TINY, **settings)
+    return Retrain("nas_bench_201_best", task or ImageClassification(), TINY, **objects(Retrain, settings))
 
 
 def digits(**settings):
@@ -124,7 +125,7 @@ def test_scheduled_drop_path_grows_with_the_steps_and_the_depth(make, n_cells):
 def slow_training(module, epochs, steps, clip=math.inf):
     """The network's state after each step of SGD by hand, with the settings of a new module."""
     network, stream, velocity, states = module.network.double(), digits().stream("train", module.seed), {}, []
-    smooth, schedule = module.task.label_smoothing, module.lr_schedule
+    smooth, rule, schedule = module.task.label_smoothing, module.optimizer, module.optimizer.schedule
 
     def dropped(depth, epoch, step):
         linear, t = epoch / epochs, (epoch * steps + step) / (epochs * steps)
@@ -132,10 +133,10 @@ def slow_training(module, epochs, steps, clip=math.inf):
 
     for epoch in range(epochs):
         if epoch < schedule.warmup_epochs:
-            lr = module.lr * (epoch + 1) / (schedule.warmup_epochs + 1)
+            lr = rule.lr * (epoch + 1) / (schedule.warmup_epochs + 1)
         else:
             angle = math.pi * (epoch - schedule.warmup_epochs) / (epochs - schedule.warmup_epochs)
-            lr = schedule.minimum + (module.lr - schedule.minimum) * (1 + math.cos(angle)) / 2
+            lr = schedule.minimum + (rule.lr - schedule.minimum) * (1 + math.cos(angle)) / 2
         for step in range(steps):
             torch.manual_seed(derive_seed(module.seed, "step", epoch, step, 0))
             images, labels = stream.get(epoch * len(stream) + step)
@@ -144,10 +145,10 @@ def slow_training(module, epochs, steps, clip=math.inf):
             gradients = torch.autograd.grad(loss, list(network.parameters()))
             norm = float(sum(gradient.square().sum() for gradient in gradients) ** 0.5)
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-                gradient = gradient * min(1, clip / norm) + module.weight_decay * parameter.detach()
-                v = velocity[parameter] = module.momentum * velocity.get(parameter, 0) + gradient
+                gradient = gradient * min(1, clip / norm) + rule.weight_decay * parameter.detach()
+                v = velocity[parameter] = rule.momentum * velocity.get(parameter, 0) + gradient
                 with torch.no_grad():
-                    parameter -= lr * (gradient + module.momentum * v if module.nesterov else v)
+                    parameter -= lr * (gradient + rule.momentum * v if rule.nesterov else v)
             states.append({name: value.clone() for name, value in network.state_dict().items()})
     return states
 
@@ -285,7 +286,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make, averages, tmp_path):
 def test_a_diverged_training_says_so_and_the_last_good_checkpoint_stays(explode, tmp_path):
     each_epoch = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
     run = trainer(max_epochs=3, callbacks=[explode, each_epoch], enable_checkpointing=True, limit_val_batches=0)
-    with pytest.raises(Diverged, match=r"lower model\.lr, or set trainer\.gradient_clip_val, and go on"):
+    with pytest.raises(Diverged, match=r"lower the optimizer's lr, or set its clip, and go on"):
         run.fit(tiny(), digits())
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["epoch"] == 0
@@ -318,7 +319,7 @@ def test_a_published_name_is_an_architecture(name):
     ("name", "network"), [("nasnet_a_darts", SMALL), ("amoebanet_a_darts", SMALL), ("nas_bench_201_best", TINY)]
 )
 def test_every_weight_of_a_published_architecture_is_trained(name, network):
-    module = Retrain(name, ImageClassification(), network, digits().inputs, weight_decay=0.0)
+    module = Retrain(name, ImageClassification(), network, digits().inputs, optimizer=sgd(Retrain, weight_decay=0.0))
     before = {name: value.clone() for name, value in module.network.named_parameters()}
     run = trainer(max_epochs=1, limit_train_batches=2)
     run.fit(module, digits())
@@ -373,10 +374,10 @@ def test_learns_the_digits():
         ({"drop_path": 1.0}, "drop_path"),
         ({"drop_path_schedule": "cosine"}, "drop_path_schedule"),
         ({"train_on": "test"}, "train_on"),
-        ({"lr": 0.0}, "lr"),
-        ({"nesterov": True, "momentum": 0.0}, "nesterov"),
+        ({"lr": -0.1}, "lr"),
+        ({"optimizer": {"class_path": "lightning_nas.SGD", "init_args": {"lr": -0.1}}}, r"optimizer\.lr"),
     ],
 )
 def test_wrong_settings_are_named(settings, field):
-    with pytest.raises(SettingError, match=rf"^model\.{field}: "):
+    with pytest.raises(SettingError, match=rf"^{field}: "):
         retrain(**settings)

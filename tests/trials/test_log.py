@@ -5,16 +5,13 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.strategies.base import Trial
 from lightning_nas.trials.log import TrialLog, read_trials
-
-sys.path.insert(0, str(Path(__file__).parent))
-from own_search import Switches
+from tests.helpers.own_search import Switches
 
 SPACE = Switches(2)
 SEARCH = {"seed": 3, "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 5}}}

@@ -13,11 +13,9 @@ from lightning_nas.evaluators.base import Evaluation
 from lightning_nas.executors import Executor, Processes, Ray, Serial
 from lightning_nas.executors.base import run_trial
 from lightning_nas.strategies.base import Strategy
+from lightning_nas.trials import TrialLoop
 from lightning_nas.trials.log import read_trials
-from lightning_nas.trials import Trials
-
-sys.path.insert(0, str(Path(__file__).parent))
-from own_search import Scripted, Sensitive, Switches, evaluations, results
+from tests.helpers.own_search import Scripted, Sensitive, Switches, evaluations, results
 
 
 class Shuffling(Executor):
@@ -43,7 +41,7 @@ def search(folder, executor=None, accidents=None, **settings):
     settings = {"n_trials": 12, "progress": False} | settings
     strategy = settings.pop("strategy", None) or Sensitive()
     space = settings.pop("space", None) or Switches()
-    return Trials(space, strategy, Scripted(folder, accidents), executor, folder, **settings)
+    return TrialLoop(space, strategy, Scripted(folder, accidents), executor, folder, **settings)
 
 
 def test_a_plain_loop_gives_the_same(tmp_path):
@@ -208,7 +206,10 @@ def test_trials_that_the_strategy_does_not_ask_for_are_refused(tmp_path):
         ({"accidents": {"3": "nan"}}, r"evaluator\.script: None on file, {'3': 'nan'} now"),
         ({"round_size": 2}, "round_size: 1 on file, 2 now"),
         ({"deterministic": False}, "deterministic: True on file, False now"),
-        ({"strategy": Strategy()}, r"strategy\.class_path: own_search.Sensitive on file, .*Strategy now"),
+        (
+            {"strategy": Strategy()},
+            r"strategy\.class_path: tests\.helpers\.own_search\.Sensitive on file, .*Strategy now",
+        ),
     ],
 )
 def test_the_trials_of_another_search_are_refused(tmp_path, settings, message):
@@ -307,7 +308,7 @@ def test_a_keyboard_interrupt_keeps_what_has_ended_and_closes(tmp_path):
     executor = Shuffling(1)
     closed = []
     executor.close = lambda: closed.append(True)
-    trials = Trials(Switches(), Sensitive(), Interrupted(tmp_path), executor, tmp_path, n_trials=9, progress=False)
+    trials = TrialLoop(Switches(), Sensitive(), Interrupted(tmp_path), executor, tmp_path, n_trials=9, progress=False)
     with pytest.raises(KeyboardInterrupt):
         trials.run()
     assert closed == [True]
@@ -317,7 +318,7 @@ def test_a_keyboard_interrupt_keeps_what_has_ended_and_closes(tmp_path):
 def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evaluations").mkdir()
-    trials = Trials(Switches(), Sensitive(), Scripted("evaluations"), n_trials=3, progress=False)
+    trials = TrialLoop(Switches(), Sensitive(), Scripted("evaluations"), n_trials=3, progress=False)
     trials.run()
     assert [path.name for path in tmp_path.iterdir()] == ["evaluations"]
 
@@ -331,7 +332,7 @@ def test_a_search_can_be_closed_before_it_is_open(tmp_path, executor):
 
 
 def test_a_search_can_be_run_again(tmp_path):
-    trials = Trials(Switches(), Sensitive(), Scripted(tmp_path), n_trials=5, progress=False)
+    trials = TrialLoop(Switches(), Sensitive(), Scripted(tmp_path), n_trials=5, progress=False)
     assert trials.run() == trials.run()
     assert len(trials.history) == 5
 
@@ -368,7 +369,7 @@ def test_settings_are_checked(tmp_path, settings, message):
 
 
 def test_an_evaluator_that_refuses_leaves_nothing_open(tmp_path):
-    trials = Trials(
+    trials = TrialLoop(
         Switches(), Sensitive(), Scripted(tmp_path, refuses=True), folder=tmp_path, n_trials=3, progress=False
     )
     with pytest.raises(SettingError, match="not this space"):
@@ -380,11 +381,11 @@ def test_it_needs_no_lightning(tmp_path):
     program = f"""
 import sys
 sys.modules["lightning"] = sys.modules["torchmetrics"] = None
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
-from own_search import Scripted, Sensitive, Switches
+sys.path[:0] = [{str(Path(__file__).parents[2])!r}]
+from tests.helpers.own_search import Scripted, Sensitive, Switches
 from lightning_nas.executors import Serial
-from lightning_nas.trials import Trials
-print(Trials(Switches(), Sensitive(), Scripted("."), Serial(), ".", n_trials=3).run().score)
+from lightning_nas.trials import TrialLoop
+print(TrialLoop(Switches(), Sensitive(), Scripted("."), Serial(), ".", n_trials=3).run().score)
 """
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -400,5 +401,5 @@ def test_an_evaluation_can_be_a_function_of_the_users(tmp_path):
         def propose(self, number):
             return self.space.tables.unrank(number)
 
-    trials = Trials(Switches(2), Systematic(), Mine(tmp_path), n_trials=9, progress=False)
+    trials = TrialLoop(Switches(2), Systematic(), Mine(tmp_path), n_trials=9, progress=False)
     assert trials.run().architecture == (2, 2)

@@ -9,18 +9,20 @@ from random import Random
 import lightning.pytorch as pl
 import pytest
 import torch
-
 from lightning_nas.runs.trial_outcome import conclude_trials
-from lightning_nas.spaces.architecture_file import load_architecture
+
+from lightning_nas import Retrain
 from lightning_nas.callbacks import Interruption
 from lightning_nas.data import Digits, NoData
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators import FromScratch, Table
+from lightning_nas.evaluators import FromScratch, TabularBenchmark
 from lightning_nas.executors import Processes
-from lightning_nas.methods import TrialSearch
 from lightning_nas.spaces import NASBench201
+from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.strategies import AgingEvolution, RandomSearch
 from lightning_nas.tasks import ImageClassification
+from lightning_nas.trials import TrialSearch
+from tests.helpers.optimizers import sgd
 
 SPACE = NASBench201(operations=["skip_connect", "nor_conv_1x1", "nor_conv_3x3"])  # 729 cells
 
@@ -35,7 +37,7 @@ def table(tmp_path):
         for architecture in SPACE:
             names = SPACE.to_names(architecture)
             writer.writerow([*names.values(), sum(architecture), rng.uniform(5, 15), sum(architecture) + 0.5])
-    return Table(str(path), "accuracy", ["test"], cost="seconds")
+    return TabularBenchmark(str(path), "accuracy", ["test"], cost="seconds")
 
 
 def search(evaluator, **settings):
@@ -140,12 +142,12 @@ def test_fast_dev_run_leaves_nothing(table, tmp_path):
 def test_two_devices_are_refused(table):
     method = search(table)
     method.trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
-    with pytest.raises(SettingError, match=r"executor\.n_workers"):
+    with pytest.raises(SettingError, match=r"n_workers"):
         method.setup("fit")
 
 
 def from_scratch():
-    retrain = {"lr": 0.1, "drop_path": 0.0}
+    retrain = {"optimizer": sgd(Retrain, lr=0.1), "drop_path": 0.0}
     return FromScratch(ImageClassification(), {"channels": 2, "cells": 1}, epochs=1, retrain=retrain)
 
 

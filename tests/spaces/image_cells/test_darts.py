@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.spaces import Architecture, Choice, DARTSCell, Gates
-from lightning_nas.spaces.image_cells.shell import Cell, CellNetwork, Place
 from lightning_nas.spaces.cells import States
 from lightning_nas.spaces.image_cells.darts import EdgeCell
+from lightning_nas.spaces.image_cells.shell import Cell, CellNetwork, Place
 from lightning_nas.spaces.kept_edges import KeptEdges
 
 CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}

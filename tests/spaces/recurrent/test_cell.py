@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_nas.spaces import DARTSRecurrentCell
-from lightning_nas.spaces.recurrent.language_model import RecurrentNetwork
 from lightning_nas.spaces.recurrent.cell import compiled
+from lightning_nas.spaces.recurrent.language_model import RecurrentNetwork
 
 TEXT = {"vocabulary": 13}
 DROPOUT = ("word_dropout", "input_dropout", "hidden_dropout", "output_dropout")

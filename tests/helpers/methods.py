@@ -8,7 +8,6 @@ import torch
 
 from lightning_nas.controllers import FactorizedController, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
-from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.spaces import (
     DARTSCell,
@@ -20,6 +19,8 @@ from lightning_nas.spaces import (
     NASNetCell,
 )
 from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.training.lr_schedules import Cosine
+from tests.helpers.optimizers import objects
 
 MICRO = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
 NETWORKS = {
@@ -41,7 +42,7 @@ def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
 def build(method, given, **few):
     chosen = given.pop("space", None) or space()
     task = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
-    return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | few | given))
+    return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | objects(method, few | given)))
 
 
 def darts(**given):
