@@ -200,7 +200,7 @@ class ENASRecurrentController(ENASRecurrent):
     name, title, stream = "enas-rnn-controller", "ENAS RNN, controller", "architecture"
 
     def step(self, method: ENAS, model: SharedModel, controller: RecurrentController) -> Any:
-        reinforce = Reinforce(controller, method.controller_lr, entropy_weight=1e-3)
+        reinforce = Reinforce(controller, method.controller_optimizer.lr, entropy_weight=1e-3)
         carry: list[Tensor | None] = [None]
 
         def step(batches: Batches, drawn: list[Architecture]) -> Losses:

@@ -73,8 +73,8 @@ def test_a_spec_has_the_arguments_and_the_defaults() -> None:
 
 
 def test_a_class_of_the_package_has_its_short_path() -> None:
-    assert class_path(DARTSCell) == "lightning_nas.spaces.DARTSCell"
-    assert class_path(Space) == "lightning_nas.spaces.Space"
+    assert class_path(DARTSCell) == "lightning_nas.DARTSCell"
+    assert class_path(Space) == "lightning_nas.Space"
     assert class_path(Configurable) == "lightning_nas.specs.Configurable"
 
 

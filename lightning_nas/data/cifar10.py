@@ -80,7 +80,7 @@ class CIFAR10(ImageData):
         if others:
             raise SettingError(
                 f"folder: in {place.absolute()} the checksums of {', '.join(others)} are not the published ones. "
-                "If they were encoded anew, set data.verify to false; if they are damaged, delete them and try again"
+                "If they were encoded anew, set verify to false; if they are damaged, delete them and try again"
             )
         if len(there) == len(checksums):
             return
@@ -90,7 +90,7 @@ class CIFAR10(ImageData):
             raise SettingError(
                 f"folder: CIFAR-10 is not in {self.folder.absolute()} and could not be downloaded ({error}). "
                 f"Put the published archive {Archive.filename} (MD5 {Archive.tgz_md5}) there and unpack it to "
-                f"{Archive.base_folder}/; for files that were encoded anew also set data.verify to false"
+                f"{Archive.base_folder}/; for files that were encoded anew also set verify to false"
             ) from error
 
     def load(self, test: bool) -> tuple[Tensor, Tensor]:

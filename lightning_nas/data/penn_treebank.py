@@ -63,7 +63,7 @@ class PennTreebank(TextData):
         missing = [name for name in MD5 if not (place / name).is_file()]
         if not missing:
             return
-        reason = "data.download is false"
+        reason = "download is false"
         if self.download:
             try:
                 for name in missing:
@@ -107,5 +107,5 @@ def _fetch(name: str) -> bytes:
 def _another_text(path: Path, has: str, published: str) -> SettingError:
     return SettingError(
         f"folder: {path.absolute()} has {has}, the published text {published}. For a text of your own set "
-        "data.verify to false; if the file is damaged, delete it and try again"
+        "verify to false; if the file is damaged, delete it and try again"
     )

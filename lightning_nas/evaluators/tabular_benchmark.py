@@ -51,7 +51,7 @@ class TabularBenchmark(Evaluator):
             raise SettingError(f"cost_factor: above 0, got {cost_factor}")
         for name, given in {"choices": choices, "options": options}.items():
             if given is not None and digits is None:
-                raise SettingError(f"{name}: says what digits mean, so evaluator.digits has to name a column")
+                raise SettingError(f"{name}: says what digits mean, so digits has to name a column")
         self.path = Path(path)
         self.guide, self.objective, self.report = guide, Objective(guide, mode), tuple(report)
         self.cost, self.cost_factor = cost, cost_factor

@@ -75,6 +75,11 @@ class SearchOutcome(Outcome):
         return dataclasses.asdict(self.costs) | self.found.metrics
 
     @property
+    def random_scores(self) -> list[float]:
+        """The scores of the random architectures in the order drawn."""
+        return [score for _, score in self.drawn]
+
+    @property
     def figure(self) -> str:
         """What the score is called in files."""
         return shared_weights_figure(self.objective)
@@ -94,10 +99,10 @@ class SearchOutcome(Outcome):
             rows = [("random", value, a) for a, value in self.drawn]
             self._table("random.csv", self.figure, [("found", self.score, self.found.architecture), *rows])
             self.best_random.save(self.run.random)
-        finite = [value for _, value in self.drawn if math.isfinite(value)]
-        if finite and math.isfinite(self.score):
+        usable = [value for value in self.random_scores if math.isfinite(value)]
+        if usable and math.isfinite(self.score):
             draw_scores(
-                {"random architectures": finite},
+                {"random architectures": usable},
                 folder / "random.svg",
                 f"validation {self.objective.metric} under the shared weights",
                 {self.found.method: self.score},
@@ -120,7 +125,7 @@ class SearchOutcome(Outcome):
             f"architecture {self.run.architecture}",
             f"drawing      {self.run.drawing}",
         ]
-        scores = [score for _, score in self.drawn if math.isfinite(score)]
+        scores = [score for score in self.random_scores if math.isfinite(score)]
         if scores:
             n, mean, orient = len(scores), statistics.fmean(scores), self.objective.score
             spread = statistics.stdev(scores) if n > 1 else 0.0

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lightning_nas.errors import SettingError
+from lightning_nas.errors import SettingError, within
 from lightning_nas.files import write_whole
 from lightning_nas.spaces import PUBLISHED, Architecture, Space
 from lightning_nas.specs import check_arguments, concrete
@@ -131,12 +131,13 @@ def _space(content: Any) -> Space:
     known = {cls.__name__: cls for cls in reversed(concrete(Space))}  # the package's own come first
     name, arguments = content["name"], content["arguments"]
     is_known = isinstance(name, str) and name in known
-    _check(is_known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}")
+    _check(is_known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}; --import brings in a package of yours")
     _check(_maps(arguments, object), "space.arguments: expected an object")
     try:
         length = len(json.dumps(arguments))
         _check(length <= LARGEST_ARGUMENTS, f"space.arguments: {length} characters; up to {LARGEST_ARGUMENTS} are read")
-        return known[name](**check_arguments(known[name], arguments, "arguments"))
+        with within("space"):
+            return known[name](**check_arguments(known[name], arguments, "arguments"))
     except (TypeError, RecursionError) as error:
         raise ValueError(f"space.arguments: {error}") from error
 

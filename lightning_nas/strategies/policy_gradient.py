@@ -18,7 +18,7 @@ class PolicyGradient(Strategy):
     """Draws architectures from a policy, and makes those more probable that score above a moving average.
 
     The loss is ``-mean(log p · (R − b)) − entropy_weight · entropy``. b is the moving average of the scores R before
-    those of the step, with the correction for its start that Adam's averages have.
+    the trial's own, with the correction for its start that Adam's averages have.
 
     A trial that failed counts as the worst score of those that were done; until one is, nothing is learnt from it.
 
@@ -65,7 +65,7 @@ class PolicyGradient(Strategy):
         super().begin(space, seed)
         self.policy = self.controller.policy(space, seed)
         self.reinforce = Reinforce(
-            self.baseline_decay**self.batch_size, self.entropy_weight, baseline=None, differentiate_entropy=True
+            self.baseline_decay, self.entropy_weight, baseline=None, differentiate_entropy=True
         )
         self._stepper = self.optimizer.make(self.policy.parameters())
         self._batch: list[tuple[Architecture, float]] = []

@@ -15,7 +15,7 @@ A study as a file, for ``study search --config``::
     strategies:
       random: RandomSearch
       evolution: {class_path: AgingEvolution, init_args: {population: 10, sample: 3}}
-      REINFORCE: {class_path: PolicyGradient, init_args: {lr: 0.01}}
+      REINFORCE: {class_path: PolicyGradient, init_args: {optimizer: {class_path: Adam, init_args: {lr: 0.01}}}}
     report: c10_test_200
     budget: 12000
     seeds: 500

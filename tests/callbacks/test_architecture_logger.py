@@ -11,6 +11,7 @@ from lightning_nas import Adam
 from lightning_nas.callbacks import ArchitectureLogger
 from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.methods import DARTS, RandomSearchWS
+from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.tasks import ImageClassification
@@ -41,7 +42,7 @@ class Recorded(pl.Callback):
 )
 def test_the_next_command_names_the_data_of_the_search(config, data, expected, tmp_path):
     logger = ArchitectureLogger(retrain_config=config)
-    logger.folder = tmp_path
+    logger.run = RunFolder(tmp_path)
     command = f"python -m lightning_nas fit --config {config} --model.architecture {tmp_path / 'architecture.json'}"
     assert logger._retrain_command(SimpleNamespace(datamodule=data)) == command + expected
 

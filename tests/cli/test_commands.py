@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_nas.catalogue import KINDS
 from lightning_nas.cli.main import main, packaged_configs
 from lightning_nas.data import CIFAR10, Digits
 from lightning_nas.errors import SettingError
@@ -148,8 +149,7 @@ def test_profile_measures_latency_and_takes_other_data(capsys):
 def test_list_has_all_there_is_with_a_line_on_each(capsys):
     said = lines(capsys, "list")
     titles = [line for line in said if not line.startswith(" ")]
-    of_trials = ["strategies", "evaluators", "executors"]
-    assert titles == ["methods", "spaces", "data", *of_trials, "configurations", "published architectures"]
+    assert titles == [*(kind.title for kind in KINDS), "configurations", "published architectures"]
     sections, rows = {}, {}
     for line in said:
         if line in titles:

@@ -264,7 +264,7 @@ def test_a_controller_is_named_in_a_configuration_without_its_space():
     init_args = {"hidden": 16, "temperature": None, "tanh_constant": 1.1, "operation_bias": {"conv": 10.0}}
     parsed = parser.parse_object({"controller": {"class_path": "LSTMController", "init_args": init_args}})
     spec = parsed.controller.as_dict()
-    assert spec["class_path"] == "lightning_nas.controllers.LSTMController"
+    assert spec["class_path"] == "lightning_nas.LSTMController"
     assert spec["init_args"] == init_args | {"layers": 1, "operation_tanh_reduce": 1.0, "skip_target": 0.4}
     controller = Controller.build(spec)
     assert isinstance(controller, LSTMController)
@@ -276,11 +276,11 @@ def test_a_controller_is_named_in_a_configuration_without_its_space():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"temperature": 0.0}, "controller.temperature: above 0 or null, got 0.0"),
-        ({"tanh_constant": -1.0}, "controller.tanh_constant: above 0 or null"),
-        ({"operation_tanh_reduce": 0.0}, "controller.operation_tanh_reduce: above 0"),
+        ({"temperature": 0.0}, "temperature: above 0 or null, got 0.0"),
+        ({"tanh_constant": -1.0}, "tanh_constant: above 0 or null"),
+        ({"operation_tanh_reduce": 0.0}, "operation_tanh_reduce: above 0"),
         ({"tanh_constant": None, "operation_tanh_reduce": 2.0}, "and 1 without tanh_constant, got 2.0"),
-        ({"skip_target": 1.0}, "controller.skip_target: between 0 and 1, got 1.0"),
+        ({"skip_target": 1.0}, "skip_target: between 0 and 1, got 1.0"),
     ],
 )
 def test_wrong_settings_are_named(controller, wrong, message):

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from lightning_nas.controllers.steps import Step, automaton, columns, plan
+from lightning_nas.controllers.steps import Step, automaton, columns, plan_steps
 from lightning_nas.spaces import Choice, Space
 
 
 def test_a_cell_has_steps_for_its_inputs_and_for_every_node_that_can_be_read(spaces):
     space = spaces["Cells"](nodes=2)
-    assert plan(space.choices) == [
+    assert plan_steps(space.choices) == [
         *(Step(anchor=("normal", state), is_input=True) for state in (0, 1)),
         *(Step((k,)) for k in range(4)),
         Step(anchor=("normal", 2)),
@@ -25,7 +25,7 @@ def test_a_cell_has_steps_for_its_inputs_and_for_every_node_that_can_be_read(spa
 
 
 def test_all_skips_of_a_layer_are_one_step_which_is_its_anchor(spaces):
-    assert plan(spaces["layers"].choices) == [
+    assert plan_steps(spaces["layers"].choices) == [
         Step(anchor=("", 0), is_input=True),  # the stem
         Step((0,)),
         Step(anchor=("", 1)),  # a layer without skips
@@ -39,7 +39,7 @@ def test_all_skips_of_a_layer_are_one_step_which_is_its_anchor(spaces):
 
 
 def test_the_first_node_of_a_recurrent_cell_is_no_input(spaces):
-    assert plan(spaces["Recurrent"](nodes=3).choices) == [
+    assert plan_steps(spaces["Recurrent"](nodes=3).choices) == [
         Step((0,)),
         Step(anchor=("", 0)),
         *(Step((k,)) for k in (1, 2)),
@@ -51,7 +51,7 @@ def test_the_first_node_of_a_recurrent_cell_is_no_input(spaces):
 @pytest.mark.parametrize("name", ["darts", "labels"])
 def test_where_nothing_points_every_step_decides(spaces, name):
     choices = spaces[name].choices
-    steps = plan(choices)
+    steps = plan_steps(choices)
     assert all(step.choices and step.anchor is None for step in steps)
     assert [k for step in steps for k in step.choices] == list(range(len(choices)))
     assert len(steps) == (10 if name == "darts" else 4)  # of the labels two are a group
@@ -63,7 +63,7 @@ def test_a_state_that_no_choice_computes_is_an_input():
         for b in (2, 3)
         for a in range(1, b)
     ]
-    assert plan(Space(bits).choices) == [
+    assert plan_steps(Space(bits).choices) == [
         Step(anchor=("stage", 1), is_input=True),
         Step((0,), ("stage", 2)),
         Step((1, 2)),

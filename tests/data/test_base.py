@@ -97,7 +97,7 @@ def test_every_example_is_as_often_left_out_and_as_often_first():
 
 @pytest.mark.parametrize(("batch_size", "world_size"), [(11, 1), (6, 2), (0, 1), (-1, 1)])
 def test_a_batch_size_that_gives_no_full_batch_is_refused(batch_size, world_size):
-    with pytest.raises(SettingError, match=rf"^data\.batch_size: .*\b10 examples.* got {batch_size}$"):
+    with pytest.raises(SettingError, match=rf"^batch_size: .*\b10 examples.* got {batch_size}$"):
         Shuffled(10, batch_size, 0, 0, world_size)
     assert len(Shuffled(10, 10 // world_size, 0, 0, world_size)) == 1
 

@@ -88,11 +88,11 @@ def test_a_missing_folder_says_what_to_put_where(tmp_path):
     with pytest.raises(SettingError) as caught:
         CIFAR10(folder=str(tmp_path), download=False).prepare_data()
     message = str(caught.value)
-    assert message.startswith(f"data.folder: CIFAR-10 is not in {tmp_path}")
-    for said in ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py/", "data.verify"):
+    assert message.startswith(f"folder: CIFAR-10 is not in {tmp_path}")
+    for said in ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py/", "verify"):
         assert said in message
     assert "\n" not in message
-    with pytest.raises(SettingError, match=rf"^data\.folder: no cifar-10-batches-py/ in {tmp_path}\. Put the batches"):
+    with pytest.raises(SettingError, match=rf"^folder: no cifar-10-batches-py/ in {tmp_path}\. Put the batches"):
         CIFAR10(folder=str(tmp_path), download=False, verify=False).prepare_data()
     assert not list(tmp_path.iterdir())
 
@@ -124,9 +124,7 @@ def publish(monkeypatch, place):
 
 
 def test_what_is_not_there_is_downloaded(tmp_path, downloads):
-    with pytest.raises(
-        SettingError, match=r"^data\.folder: CIFAR-10 is not in .* could not be downloaded .*no network"
-    ):
+    with pytest.raises(SettingError, match=r"^folder: CIFAR-10 is not in .* could not be downloaded .*no network"):
         CIFAR10(folder=str(tmp_path)).prepare_data()
     assert downloads == [str(tmp_path)]
 
@@ -157,10 +155,8 @@ def test_files_that_are_not_the_published_ones_are_named_and_never_written_over(
     (place / BATCHES[4]).unlink()
     with pytest.raises(SettingError) as caught:
         CIFAR10(folder=str(tmp_path), download=download).prepare_data()
-    assert str(caught.value).startswith(
-        f"data.folder: in {place} the checksums of data_batch_2 are not the published ones"
-    )
-    assert "set data.verify to false" in str(caught.value)
+    assert str(caught.value).startswith(f"folder: in {place} the checksums of data_batch_2 are not the published ones")
+    assert "set verify to false" in str(caught.value)
     assert not downloads
     assert (place / BATCHES[1]).read_bytes() == b"encoded anew"
     CIFAR10(folder=str(tmp_path), download=download, verify=False).prepare_data()
@@ -279,7 +275,7 @@ def test_a_wrong_split_file_is_refused_by_name_before_anything_else(tmp_path, do
         with pytest.raises(SettingError) as caught:
             call()
         message = str(caught.value)
-        assert message.startswith(f"data.split: {path} does not divide the 50000 training images (")
+        assert message.startswith(f"split: {path} does not divide the 50000 training images (")
         assert reason in message
         assert "\n" not in message
     assert not downloads
@@ -304,7 +300,7 @@ def test_a_forged_batch_cannot_run_code(tmp_path):
     assert marker.exists()  # it is a working forgery
     marker.unlink()
     (place / BATCHES[0]).write_bytes(forged)
-    with pytest.raises(SettingError, match=r"^data\.folder: .*data_batch_1 is no batch of CIFAR-10 \(pathlib"):
+    with pytest.raises(SettingError, match=r"^folder: .*data_batch_1 is no batch of CIFAR-10 \(pathlib"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=False)
     assert not marker.exists()
 
@@ -318,7 +314,7 @@ def test_a_forged_split_cannot_run_code(tmp_path, kind):
         np.savez(path, train_mask_packed=forged)
     else:
         path.write_bytes(pickle.dumps(forged))
-    with pytest.raises(SettingError, match=r"^data\.split: .*[Pp]ickle"):
+    with pytest.raises(SettingError, match=r"^split: .*[Pp]ickle"):
         CIFAR10(split=str(path)).division(50_000)
     assert not marker.exists()
 
@@ -344,13 +340,13 @@ DAMAGED = {
 @pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_batch_is_refused_by_name(tmp_path, damaged):
     (archive(tmp_path) / "data_batch_3").write_bytes(damaged)
-    with pytest.raises(SettingError, match=r"^data\.folder: .*data_batch_3 is no batch of CIFAR-10"):
+    with pytest.raises(SettingError, match=r"^folder: .*data_batch_3 is no batch of CIFAR-10"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=False)
 
 
 def test_a_missing_batch_is_refused_by_name(tmp_path):
     (archive(tmp_path) / "test_batch").unlink()
-    with pytest.raises(SettingError, match=r"^data\.folder: .*test_batch is no batch of CIFAR-10"):
+    with pytest.raises(SettingError, match=r"^folder: .*test_batch is no batch of CIFAR-10"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=True)
 
 

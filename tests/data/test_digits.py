@@ -118,7 +118,7 @@ def test_training_images_are_shifted_by_up_to_an_eighth():
 
 @pytest.mark.parametrize(("setting", "value"), [("image_size", 7), ("channels", 0), ("batch_size", 0)])
 def test_a_wrong_setting_is_refused_by_name(setting, value):
-    with pytest.raises(SettingError, match=rf"^data\.{setting}: at least \d, got {value}$"):
+    with pytest.raises(SettingError, match=rf"^{setting}: at least \d, got {value}$"):
         Digits(**{setting: value})
 
 

@@ -131,9 +131,7 @@ def test_without_test_everything_but_testing_works(tmp_path):
     data.prepare_data()
     assert data.stream("train", 0).get(0)[0].shape == (4, 3, 6, 6)
     assert len(examples(data, "architecture")) == 10
-    with pytest.raises(
-        SettingError, match=rf"^data\.folder: there is nothing to test on, {tmp_path} has no folder test/"
-    ):
+    with pytest.raises(SettingError, match=rf"^folder: there is nothing to test on, {tmp_path} has no folder test/"):
         data.evaluation("test")
 
 
@@ -155,9 +153,7 @@ def test_which_files_and_folders_count(tmp_path):
 def test_a_class_that_train_lacks_is_named(tmp_path, split):
     pets(tmp_path, ("train", "val", "test"), count=1)
     write(tmp_path, {f"{split}/fish/1.png": noise(1)})
-    with pytest.raises(
-        SettingError, match=rf"^data\.folder: {tmp_path}/{split} has a class 'fish', and train/ has not$"
-    ):
+    with pytest.raises(SettingError, match=rf"^folder: {tmp_path}/{split} has a class 'fish', and train/ has not$"):
         module(tmp_path).prepare_data()
 
 
@@ -197,7 +193,7 @@ def test_a_folder_of_another_layout_is_refused_with_the_layout_that_is_expected(
     write(folder, files)
     with pytest.raises(SettingError) as caught:
         module(folder).prepare_data()
-    assert str(caught.value).startswith(f"data.folder: {message.format(folder)}")
+    assert str(caught.value).startswith(f"folder: {message.format(folder)}")
     assert "Expected are train/CLASS/, and if there are such val/CLASS/ and test/CLASS/, with .jpg" in str(caught.value)
 
 
@@ -206,7 +202,7 @@ def test_an_empty_test_folder_is_refused_by_testing_alone(tmp_path):
     (tmp_path / "test" / "cat").mkdir(parents=True)
     data = module(tmp_path)
     data.prepare_data()
-    with pytest.raises(SettingError, match=rf"^data\.folder: there are no images that can be read in {tmp_path}/test"):
+    with pytest.raises(SettingError, match=rf"^folder: there are no images that can be read in {tmp_path}/test"):
         data.evaluation("test")
 
 
@@ -214,7 +210,7 @@ def test_an_empty_test_folder_is_refused_by_testing_alone(tmp_path):
     ("setting", "value"), [("image_size", 0), ("cutout", -1), ("batch_size", 0), ("architecture_share", 1.0)]
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path, setting, value):
-    with pytest.raises(SettingError, match=rf"^data\.{setting}: .* got {value}"):
+    with pytest.raises(SettingError, match=rf"^{setting}: .* got {value}"):
         module(tmp_path, **{setting: value})
 
 
@@ -513,7 +509,7 @@ def test_an_image_that_breaks_later_is_named(tmp_path, num_workers):
     data.prepare_data()
     place = tmp_path / "train" / "dog" / "3.png"
     place.write_bytes(b"no image any more")
-    with pytest.raises(SettingError, match=rf"data\.folder: {place} could be read before, and now cannot"):
+    with pytest.raises(SettingError, match=rf"folder: {place} could be read before, and now cannot"):
         list(data.evaluation("train"))
 
 

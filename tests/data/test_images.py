@@ -393,18 +393,18 @@ def test_a_part_that_does_not_exist_is_refused():
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(setting, value):
-    with pytest.raises(SettingError, match=rf"^data\.{setting}: .* got {value}"):
+    with pytest.raises(SettingError, match=rf"^{setting}: .* got {value}"):
         Patterns(**{setting: value})
 
 
 def test_a_batch_larger_than_the_part_is_refused_by_name():
-    with pytest.raises(SettingError, match=r"^data\.batch_size: .*\b10 examples"):
+    with pytest.raises(SettingError, match=r"^batch_size: .*\b10 examples"):
         Patterns(batch_size=11).stream("weights", 0)
     assert len(Patterns(batch_size=11).stream("train", 0)) == 1
 
 
 def test_a_cut_out_larger_than_the_images_is_refused_by_name():
-    with pytest.raises(SettingError, match=r"^data\.cutout: at most 6, the size of the images, got 7$"):
+    with pytest.raises(SettingError, match=r"^cutout: at most 6, the size of the images, got 7$"):
         Patterns(cutout=7).stream("weights", 0)
     assert len(Patterns(cutout=6).stream("weights", 0)) == 2
     assert len(labels(Patterns(cutout=7).evaluation("test"))) == 5

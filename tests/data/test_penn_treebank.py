@@ -85,7 +85,7 @@ def test_a_failed_download_says_what_to_put_where(tmp_path, published, mirror, a
     with pytest.raises(SettingError) as caught:
         PennTreebank(str(tmp_path / "data")).prepare_data()
     message = str(caught.value)
-    assert message.startswith(f"data.folder: {', '.join(NAMES)} not in {tmp_path / 'data' / 'ptb'}, and they could not")
+    assert message.startswith(f"folder: {', '.join(NAMES)} not in {tmp_path / 'data' / 'ptb'}, and they could not")
     assert ("no network" if isinstance(answer, Exception) else "is not the published text") in message
     assert "Put the files there; they are Mikolov's Penn Treebank" in message
     assert "\n" not in message
@@ -95,9 +95,7 @@ def test_a_failed_download_says_what_to_put_where(tmp_path, published, mirror, a
 def test_without_download_nothing_is_asked(tmp_path, mirror):
     write(tmp_path)
     (tmp_path / NAMES[2]).unlink()
-    with pytest.raises(
-        SettingError, match=rf"^data\.folder: ptb\.test\.txt not in {tmp_path}, and data\.download is false\. Put "
-    ):
+    with pytest.raises(SettingError, match=rf"^folder: ptb\.test\.txt not in {tmp_path}, and download is false\. Put "):
         PennTreebank(str(tmp_path), download=False).prepare_data()
     assert mirror["asked"] == []
 
@@ -105,7 +103,7 @@ def test_without_download_nothing_is_asked(tmp_path, mirror):
 def test_a_text_of_another_size_is_refused_unless_it_is_asked_for(tmp_path, published):
     write(tmp_path)
     (tmp_path / NAMES[1]).write_text("a c c\n")
-    with pytest.raises(SettingError, match=r"ptb\.valid\.txt has 4 tokens, the published text 3\. .* data\.verify"):
+    with pytest.raises(SettingError, match=r"ptb\.valid\.txt has 4 tokens, the published text 3\. .* verify"):
         PennTreebank(str(tmp_path)).tokens("architecture")
     assert len(PennTreebank(str(tmp_path), verify=False).tokens("architecture")) == 4
 

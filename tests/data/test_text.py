@@ -285,10 +285,10 @@ def test_the_most_frequent_words_are_kept_and_the_first_of_those_that_are_as_fre
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, r"^data\.batch_size: at least 1, got 0$"),
-        ({"evaluation_batch_size": 0}, r"^data\.evaluation_batch_size: at least 1, got 0$"),
-        ({"bptt": 1}, r"^data\.bptt: at least 2, got 1$"),
-        ({"max_vocabulary": 2}, r"^data\.max_vocabulary: at least 3, <eos>, <unk> and a word; got 2$"),
+        ({"batch_size": 0}, r"^batch_size: at least 1, got 0$"),
+        ({"evaluation_batch_size": 0}, r"^evaluation_batch_size: at least 1, got 0$"),
+        ({"bptt": 1}, r"^bptt: at least 2, got 1$"),
+        ({"max_vocabulary": 2}, r"^max_vocabulary: at least 3, <eos>, <unk> and a word; got 2$"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -299,15 +299,15 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_a_text_too_short_for_the_batch_is_refused():
     data = Text(numbers(20), numbers(8), batch_size=11, evaluation_batch_size=5)
     with pytest.raises(
-        SettingError, match=r"^data\.batch_size: between 1 and 10, half the 21 tokens of the train text .* got 11$"
+        SettingError, match=r"^batch_size: between 1 and 10, half the 21 tokens of the train text .* got 11$"
     ):
         data.stream("weights", 0)
-    with pytest.raises(SettingError, match=r"^data\.evaluation_batch_size: between 1 and 4, half the 9 .* valid text"):
+    with pytest.raises(SettingError, match=r"^evaluation_batch_size: between 1 and 4, half the 9 .* valid text"):
         data.evaluation("architecture")
     data = Text(numbers(20), batch_size=6)
     assert len(data.stream("weights", 0).get(0)[0]) == 2
     data.trainer = SimpleNamespace(global_rank=0, world_size=2)
-    with pytest.raises(SettingError, match=r"^data\.batch_size: between 1 and 5, .* divided by 2 devices, got 6$"):
+    with pytest.raises(SettingError, match=r"^batch_size: between 1 and 5, .* divided by 2 devices, got 6$"):
         data.stream("weights", 0)
 
 

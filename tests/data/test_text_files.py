@@ -53,7 +53,7 @@ def test_only_testing_needs_a_test_file(folder):
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_a_missing_file_is_named_before_any_is_read(folder, split):
     (folder / f"{split}.txt").unlink()
-    with pytest.raises(SettingError, match=rf"^data\.{split}: there is no file {folder}/{split}\.txt$"):
+    with pytest.raises(SettingError, match=rf"^{split}: there is no file {folder}/{split}\.txt$"):
         TextFiles(str(folder)).prepare_data()
 
 

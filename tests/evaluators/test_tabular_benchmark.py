@@ -177,12 +177,12 @@ def test_a_file_that_cannot_be_read_is_named(name, content, space, write, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "up"}, "evaluator.mode: max or min, got 'up'"),
-        ({"cost_factor": 0.0}, "evaluator.cost_factor: above 0, got 0.0"),
-        ({"digits": None, "options": ["a"]}, "evaluator.options: says what digits mean, so evaluator.digits"),
-        ({"digits": None, "choices": ["left"]}, "evaluator.choices: says what digits mean, so evaluator.digits"),
-        ({"choices": ["left"]}, "evaluator.choices: each of left, right once, got left"),
-        ({"options": ["x", "q"]}, "evaluator.options: no choice of the space has the option 'q'"),
+        ({"mode": "up"}, "mode: max or min, got 'up'"),
+        ({"cost_factor": 0.0}, "cost_factor: above 0, got 0.0"),
+        ({"digits": None, "options": ["a"]}, "options: says what digits mean, so digits"),
+        ({"digits": None, "choices": ["left"]}, "choices: says what digits mean, so digits"),
+        ({"choices": ["left"]}, "choices: each of left, right once, got left"),
+        ({"options": ["x", "q"]}, "options: no choice of the space has the option 'q'"),
     ],
 )
 def test_wrong_settings_are_named(settings, message, space, write):

@@ -325,5 +325,5 @@ def test_the_number_of_steps_survives_a_checkpoint(tmp_path):
 )
 def test_wrong_settings_are_named(settings):
     ((name, value),) = settings.items()
-    with pytest.raises(SettingError, match=rf"^model\.{name}: .*got {value!r}$"):
+    with pytest.raises(SettingError, match=rf"^{name}: .*got {value!r}$"):
         method(**settings)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_nas.runs.outcome import conclude
+from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.data import Digits
 from lightning_nas.supernets import Scorer
@@ -26,7 +26,7 @@ def search():
 def test_outcome_is_what_the_files_say(search, tmp_path):
     method, data = search
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    outcome = conclude(method, data, tmp_path / "new", n_random=3)
+    outcome = method.conclude(data, RunFolder(tmp_path / "new"), n_random=3)
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
     found = load_architecture(tmp_path / "new" / "architecture.json")
@@ -52,7 +52,7 @@ def test_outcome_is_what_the_files_say(search, tmp_path):
 
 def test_without_random_architectures_nothing_is_scored(search, tmp_path):
     method, data = search
-    outcome = conclude(method, data, tmp_path, n_random=0)
+    outcome = method.conclude(data, RunFolder(tmp_path), n_random=0)
     assert "validation_accuracy_shared_weights" not in load_architecture(tmp_path / "architecture.json").metrics
     assert "shared weights" not in outcome.describe()
     assert not (tmp_path / "random.csv").exists()
@@ -76,7 +76,7 @@ def architectures(path, space):
 def test_candidates_are_the_rows_of_a_file(ranking, tmp_path):
     method, data = ranking
     chosen, candidates = method.choose(data)
-    outcome = conclude(method, data, tmp_path, n_random=2)
+    outcome = method.conclude(data, RunFolder(tmp_path), n_random=2)
     rows, found = architectures(tmp_path / "candidates.csv", method.space)
     assert list(rows[0])[:2] == ["origin", "validation_accuracy_shared_weights_some_batches"]
     assert {row["origin"] for row in rows} == {"candidate"}
@@ -90,7 +90,7 @@ def test_candidates_are_the_rows_of_a_file(ranking, tmp_path):
 @pytest.mark.parametrize("kind", ["search", "ranking"])
 def test_the_best_of_the_random_ones_is_found_as_the_method_finds(kind, request, tmp_path):
     method, data = request.getfixturevalue(kind)
-    outcome = conclude(method, data, tmp_path, n_random=6)
+    outcome = method.conclude(data, RunFolder(tmp_path), n_random=6)
     _, (_, *drawn) = architectures(tmp_path / "random.csv", method.space)
     scores = dict(zip(drawn, outcome.random_scores, strict=True))
     if kind == "search":
@@ -104,7 +104,7 @@ def test_the_best_of_the_random_ones_is_found_as_the_method_finds(kind, request,
 
 def test_a_method_that_looked_at_no_candidates_leaves_no_table(search, tmp_path):
     method, data = search
-    conclude(method, data, tmp_path, n_random=0)
+    method.conclude(data, RunFolder(tmp_path), n_random=0)
     assert not (tmp_path / "candidates.csv").exists()
 
 
@@ -112,8 +112,8 @@ def test_a_method_that_looked_at_no_candidates_leaves_no_table(search, tmp_path)
 def test_worse_is_counted_by_the_mode_of_the_task(search, tmp_path, monkeypatch, mode, worse):
     method, data = search
     monkeypatch.setattr(method.task, "mode", mode)
-    outcome = conclude(method, data, tmp_path, n_random=0)
-    text = dataclasses.replace(outcome, score=2.0, random_scores=[1.0, 2.0, 3.0, 4.0, 5.0]).describe()
+    outcome = method.conclude(data, RunFolder(tmp_path), n_random=0)
+    text = dataclasses.replace(outcome, score=2.0, drawn=[((), score) for score in (1.0, 2.0, 3.0, 4.0, 5.0)]).describe()
     expected = "accuracy 2.0000; 5 random architectures under the same weights 3.0000 ± 1.5811"
     assert f"{expected}, {worse} of 5 worse" in text
 
@@ -130,7 +130,7 @@ def test_scores_that_are_no_numbers_are_in_the_table_alone(search, tmp_path, mon
         return math.nan if missing == "all" or len(drawn) == 1 else 0.25
 
     monkeypatch.setattr(Scorer, "__call__", score)
-    outcome = conclude(method, data, tmp_path, n_random=4)
+    outcome = method.conclude(data, RunFolder(tmp_path), n_random=4)
     rows, _ = architectures(tmp_path / "random.csv", method.space)
     assert [row["validation_accuracy_shared_weights"] for row in rows[1:]] == list(map(str, outcome.random_scores))
     name = "validation_accuracy_shared_weights"

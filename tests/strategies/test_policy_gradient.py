@@ -26,17 +26,15 @@ def scripted(first, trials, scores, lr, decay, batch_size=1, entropy_weight=0.0)
     parameters = [x.clone().requires_grad_() for x in first]
     optimizer = torch.optim.Adam(parameters, lr)
     numerator = denominator = loss = 0.0
-    decay = decay**batch_size
     for n, (trial, score) in enumerate(zip(trials, scores, strict=True), start=1):
-        mean = sum(scores[(n - 1) // batch_size * batch_size :][:batch_size]) / batch_size
-        baseline = numerator / denominator if denominator else mean
+        baseline = numerator / denominator if denominator else score
         distributions = [torch.distributions.Categorical(logits=x) for x in parameters]
         chosen = zip(distributions, trial.architecture, strict=True)
         log_prob = sum(distribution.log_prob(torch.tensor(option)) for distribution, option in chosen)
         loss = loss - (log_prob * (score - baseline)) / batch_size
+        numerator = decay * numerator + (1 - decay) * score
+        denominator = decay * denominator + (1 - decay)
         if n % batch_size == 0:
-            numerator = decay * numerator + (1 - decay) * mean
-            denominator = decay * denominator + (1 - decay)
             loss = loss - entropy_weight * sum(distribution.entropy() for distribution in distributions)
             optimizer.zero_grad()
             loss.backward()

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
+from lightning_nas.cli.main import main
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.studies import random_baseline as study
@@ -43,7 +44,7 @@ RETRAIN = {
 @pytest.fixture
 def configs(tmp_path):
     other = SEARCH | {"trainer": {"max_epochs": 2, "accelerator": "cpu"}}
-    paths = tmp_path / "search.yaml", tmp_path / "other.yaml", tmp_path / "darts/retrain.yaml"
+    paths = tmp_path / "search.yaml", tmp_path / "other.yaml", tmp_path / "retrain.yaml"
     for path, content in zip(paths, (SEARCH, other, RETRAIN), strict=True):
         path.write_text(yaml.safe_dump(content))
     return [str(path) for path in paths]
@@ -60,7 +61,7 @@ def test_table_is_the_arithmetic_of_the_pairs(tmp_path):
 
 def test_interrupted_study_goes_on_and_gives_the_same(configs, tmp_path, monkeypatch):
     search, other, retraining = configs
-    whole = compare_with_random(search, [other], retraining, 1, tmp_path / "whole")
+    whole = compare_with_random(search, [other], retraining, 1, tmp_path / "whole", main)
     assert list(whole.scores) == ["search", SHARED, "other", RANDOM]
     rows = list(csv.DictReader((tmp_path / "whole" / "study.csv").open()))
     place = tmp_path / "whole" / "seed-0"
@@ -84,11 +85,11 @@ def test_interrupted_study_goes_on_and_gives_the_same(configs, tmp_path, monkeyp
 
     monkeypatch.setattr(study._Runs, "retrain", stop_in_the_third)
     with pytest.raises(KeyboardInterrupt):
-        compare_with_random(search, [other], retraining, 1, folder)
+        compare_with_random(search, [other], retraining, 1, folder, main)
     with open(folder / "study.csv") as file:
         assert [(row["seed"], row["origin"]) for row in csv.DictReader(file)] == [("0", "search"), ("0", SHARED)]
 
-    resumed = compare_with_random(search, [other], retraining, 1, folder)
+    resumed = compare_with_random(search, [other], retraining, 1, folder, main)
     assert len(calls) == 5  # two of four rows were there, the third was begun again
     assert resumed.scores == whole.scores
 
@@ -96,5 +97,5 @@ def test_interrupted_study_goes_on_and_gives_the_same(configs, tmp_path, monkeyp
 def test_two_searches_of_one_name_are_refused(configs, tmp_path):
     search, _, retraining = configs
     with pytest.raises(SettingError, match="--others"):
-        compare_with_random(search, [search], retraining, 2, tmp_path / "study")
+        compare_with_random(search, [search], retraining, 2, tmp_path / "study", main)
     assert not (tmp_path / "study").exists()

@@ -16,7 +16,7 @@ from lightning_nas.pictures.curves import Curve
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import AgingEvolution, RandomSearch, Trial
 from lightning_nas.studies import strategies as search_study
-from lightning_nas.studies.strategies import Incumbent, Limit, Run, SearchStudy, search, study_search
+from lightning_nas.studies.strategies import Incumbent, Limit, Run, SearchStudy, run_search, study_search
 
 
 class Sum(Evaluator):
@@ -70,7 +70,7 @@ OPERATIONS = ["skip_connect", "nor_conv_3x3"]
 
 
 def test_a_search_ends_after_its_trials(space):
-    run = search(RandomSearch(), Sum(), space, Limit(n_trials=25), seed=3)
+    run = run_search(RandomSearch(), Sum(), space, Limit(n_trials=25), seed=3)
     drawn = RandomSearch().begin(space, 3).ask(25)
     best, expected = -math.inf, []
     for n, architecture in enumerate(drawn, start=1):
@@ -89,9 +89,9 @@ def test_a_search_ends_after_its_trials(space):
 
 @pytest.mark.parametrize(("budget", "n_trials"), [(89.0, 3), (90.0, 3), (91.0, 4), (1.0, 1)])
 def test_a_trial_that_begins_within_the_budget_counts(budget, n_trials, space):
-    run = search(RandomSearch(), Sum(), space.restrict({"choice 0": "1"}), Limit(budget=budget), seed=0)
+    run = run_search(RandomSearch(), Sum(), space.restrict({"choice 0": "1"}), Limit(budget=budget), seed=0)
     assert (run.n_trials, run.seconds) == (n_trials, 30.0 * n_trials)
-    assert search(RandomSearch(), Sum(), space, Limit(2, budget), 0).n_trials == min(2, n_trials)
+    assert run_search(RandomSearch(), Sum(), space, Limit(2, budget), 0).n_trials == min(2, n_trials)
 
 
 def test_a_strategy_is_told_what_failed(space):
@@ -102,7 +102,7 @@ def test_a_strategy_is_told_what_failed(space):
             told.extend(trials)
             super().tell(trials)
 
-    search(Spy(), Sum(), space, Limit(n_trials=100), seed=0)
+    run_search(Spy(), Sum(), space, Limit(n_trials=100), seed=0)
     by_status = {trial.status: trial for trial in told}
     assert set(by_status) == {"done", "diverged", "out of memory"}
     assert by_status["diverged"].score == by_status["out of memory"].score == -math.inf
@@ -112,14 +112,14 @@ def test_a_strategy_is_told_what_failed(space):
     ("evaluator", "limit", "message"),
     [
         (Never(), Limit(n_trials=5), "evaluator: every trial failed, the last: ValueError: no such thing"),
-        (Never(), Limit(budget=1e9), "evaluator: 101 trials in a row failed, the last: ValueError: no such thing"),
+        (Never(), Limit(budget=1e9), "max_failures: 101 trials in a row failed, the last: failed, ValueError: no such thing"),
         (Free(), Limit(budget=10.0), "budget: a trial of this evaluator costs nothing, so n_trials is needed"),
     ],
     ids=["all", "no end", "free"],
 )
 def test_a_search_without_a_result_or_an_end_says_why(evaluator, limit, message, space):
     with pytest.raises(SettingError) as caught:
-        search(RandomSearch(), evaluator, space, limit, seed=0)
+        run_search(RandomSearch(), evaluator, space, limit, seed=0)
     assert str(caught.value).startswith(message)
 
 
@@ -209,7 +209,7 @@ def test_a_study_writes_every_incumbent_and_a_picture(space, tmp_path):
             assert float(last["score"]) == sum(architecture)
             assert float(last["product"]) == math.prod(architecture) == study.found[name][seed]
             assert int(last["trials"]) == float(last["number"]) + 1
-            again = search(strategies[name], Sum(), space, Limit(n_trials=20), seed)
+            again = run_search(strategies[name], Sum(), space, Limit(n_trials=20), seed)
             assert [i.trial for i in again.incumbents] == [i.trial for i in run.incumbents]
     picture = (study.folder / "search.svg").read_text(encoding="utf-8")
     for text in (">random<", ">evolution<", ">trials<", ">median and middle half of 3 seeds<"):

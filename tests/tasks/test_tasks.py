@@ -115,7 +115,7 @@ def test_the_reward_is_the_accuracy_on_the_batch_without_a_gradient():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
 def test_smoothing_outside_its_range_is_refused_by_name(smoothing):
-    with pytest.raises(SettingError, match=rf"^task\.label_smoothing: between 0 and 1, got {smoothing}$"):
+    with pytest.raises(SettingError, match=rf"^label_smoothing: between 0 and 1, got {smoothing}$"):
         ImageClassification(label_smoothing=smoothing)
 
 

@@ -9,7 +9,6 @@ from random import Random
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning_nas.runs.trial_outcome import conclude_trials
 
 from lightning_nas import Retrain
 from lightning_nas.callbacks import Interruption
@@ -17,6 +16,7 @@ from lightning_nas.data import Digits, NoData
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import FromScratch, TabularBenchmark
 from lightning_nas.executors import Processes
+from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces import NASBench201
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.strategies import AgingEvolution, RandomSearch
@@ -75,7 +75,7 @@ def test_a_search_finds_the_best_and_leaves_every_trial_on_file(table, tmp_path)
     assert all(trial["score"] == sum(SPACE.from_names(trial["choices"])) for trial in trials)
     assert all(trial["metrics"]["test"] == trial["score"] + 0.5 for trial in trials)
 
-    outcome = conclude_trials(method, tmp_path / "run")
+    outcome = method.conclude(None, RunFolder(tmp_path / "run"), 0)
     found = load_architecture(tmp_path / "run" / "architecture.json")
     assert (found.architecture, found.method) == (method.best(), "AgingEvolution")
     assert found.metrics == {"trial_score": 12, "trial_accuracy": 12, "trial_test": 12.5}
@@ -177,5 +177,5 @@ def test_a_search_of_failures_says_why(tmp_path, table):
     trainer(tmp_path / "run").fit(method, NoData())
     assert math.isinf(method.trials.history[0].score)
     with pytest.raises(SettingError, match="none of 3 trials succeeded"):
-        conclude_trials(method, tmp_path / "out")
+        method.conclude(None, RunFolder(tmp_path / "out"), 0)
     assert not (tmp_path / "out").exists()

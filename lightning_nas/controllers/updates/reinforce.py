@@ -20,9 +20,9 @@ class Reinforce(nn.Module):
         entropy_weight: the entropies of an architecture's steps, summed, count in its reward with this weight
             (released ENAS: 1e-3 for recurrent cells, 1e-4 else; paper 1e-4 and .1).
         baseline: the value from which b starts. ENAS starts at 0, so that at first all architectures drawn become more
-            probable, the better ones more; a guess of the usual reward saves these updates. None: b is the average of
-            the rewards so far with the correction for its start that Adam's averages have, and of the first rewards
-            their own mean.
+            probable, the better ones more; a guess of the usual reward saves these updates. None: b moves with every
+            single reward and has the correction for its start that Adam's averages have; the first reward is its own
+            baseline (the script of NAS-Bench-201).
         differentiate_entropy: whether the entropy is a term of the loss with a gradient of its own, instead of a
             constant that is added to the reward (ENAS).
     """
@@ -43,10 +43,11 @@ class Reinforce(nn.Module):
         self.decay = decay
         self.entropy_weight = entropy_weight
         self.differentiate_entropy = differentiate_entropy
-        self.register_buffer("baseline", torch.tensor(baseline or 0.0))
-        self.corrected = baseline is None
-        if self.corrected:
-            self.register_buffer("weight", torch.tensor(0.0))  # of all rewards in the average
+        self.in_turn = baseline is None
+        kind = torch.float64 if self.in_turn else torch.float32
+        self.register_buffer("baseline", torch.tensor(baseline or 0.0, dtype=kind))
+        if self.in_turn:
+            self.register_buffer("weight", torch.tensor(0.0, dtype=kind))  # of all rewards in the average
 
     def update(
         self, sample: Sample, rewards: Tensor, reduce: Callable[[Tensor], Tensor] | None = None
@@ -65,28 +66,27 @@ class Reinforce(nn.Module):
             steps of an architecture); ``baseline``, as it was subtracted.
         """
         entropy = sample.entropies.sum(1)
-        constant = entropy.detach()
+        figures = {"reward": rewards.mean(), "entropy": entropy.detach().mean(), "baseline": self._average()}
         if not self.differentiate_entropy:
-            mean_reward, rewards = rewards.mean(), rewards + self.entropy_weight * constant
-        else:
-            mean_reward = rewards.mean()
-        mean = rewards.mean() if reduce is None else reduce(rewards.mean())
-        baseline = self._baseline(mean)
-        loss = -(sample.log_prob * (rewards - baseline)).mean()
+            rewards = rewards + self.entropy_weight * entropy.detach()
+        loss = -(sample.log_prob * self._advantages(rewards, reduce)).mean()
         if self.differentiate_entropy:
             loss = loss - self.entropy_weight * entropy.mean()
-        self._move(mean)
-        return loss, {"reward": mean_reward, "entropy": constant.mean(), "baseline": baseline}
+        return loss, figures
 
-    def _baseline(self, mean: Tensor) -> Tensor:
-        """b, before it moves."""
-        if not self.corrected:
-            return self.baseline.clone()
-        return self.baseline / self.weight if self.weight else mean
+    def _average(self) -> Tensor:
+        return self.baseline / self.weight if self.in_turn and self.weight else self.baseline.clone()
 
-    def _move(self, mean: Tensor) -> None:
-        if self.corrected:
-            self.baseline.mul_(self.decay).add_((1 - self.decay) * mean)
-            self.weight.mul_(self.decay).add_(1 - self.decay)
-        else:
+    def _advantages(self, rewards: Tensor, reduce: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """The rewards less the baseline, which moves after it was subtracted."""
+        if not self.in_turn:
+            mean = rewards.mean() if reduce is None else reduce(rewards.mean())
+            advantages = rewards - self.baseline
             self.baseline += (1 - self.decay) * (mean - self.baseline)
+            return advantages
+        advantages = torch.empty_like(rewards)
+        for k, reward in enumerate(rewards.double()):
+            advantages[k] = reward - (self.baseline / self.weight if self.weight else reward)
+            self.baseline.mul_(self.decay).add_((1 - self.decay) * reward)
+            self.weight.mul_(self.decay).add_(1 - self.decay)
+        return advantages

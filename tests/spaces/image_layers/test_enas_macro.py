@@ -134,13 +134,13 @@ def test_a_text_that_is_no_network_is_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("layers", [2, 65, -1])
 def test_a_wrong_number_of_layers_is_refused(layers: int) -> None:
-    with pytest.raises(SettingError, match=rf"^space.layers: between 3 .*and 64, got {layers}"):
+    with pytest.raises(SettingError, match=rf"^layers: between 3 .*and 64, got {layers}"):
         ENASMacro(layers=layers)
 
 
 @pytest.mark.parametrize("operations", [[], ["conv_3x3", "none"], ["skip_connect"]])
 def test_operations_that_it_does_not_have_are_refused(operations: list[str]) -> None:
-    with pytest.raises(SettingError, match=r"^space.operations: some of conv_3x3, .*max_pool_3x3; got \["):
+    with pytest.raises(SettingError, match=r"^operations: some of conv_3x3, .*max_pool_3x3; got \["):
         ENASMacro(operations=operations)
 
 

@@ -99,13 +99,13 @@ def test_a_text_that_is_no_cell_is_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("nodes", [0, 17])
 def test_a_wrong_number_of_nodes_is_refused(nodes: int) -> None:
-    with pytest.raises(SettingError, match=rf"^space.nodes: between 1 and 16, got {nodes}"):
+    with pytest.raises(SettingError, match=rf"^nodes: between 1 and 16, got {nodes}"):
         DARTSRecurrentCell(nodes=nodes)
 
 
 @pytest.mark.parametrize("operations", [["none"], ["relu", "tanh"], ["none", "skip_connect"]])
 def test_operations_that_it_does_not_have_are_refused(operations: list[str]) -> None:
-    with pytest.raises(SettingError, match=r"^space.operations: none .* and at least one of tanh, .*; got \["):
+    with pytest.raises(SettingError, match=r"^operations: none .* and at least one of tanh, .*; got \["):
         DARTSRecurrentCell(operations=operations)
 
 

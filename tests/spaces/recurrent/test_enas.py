@@ -85,11 +85,11 @@ def test_a_text_that_is_no_cell_is_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nodes": 1}, "space.nodes: between 2 and 32, got 1"),
-        ({"nodes": 33}, "space.nodes: between 2 and 32, got 33"),
-        ({"activations": []}, r"space.activations: some of tanh, relu, sigmoid, identity; got \[\]"),
-        ({"activations": ["none"]}, "space.activations: some of"),
-        ({"share": "node"}, "space.share: pair or pair_and_activation, got 'node'"),
+        ({"nodes": 1}, "nodes: between 2 and 32, got 1"),
+        ({"nodes": 33}, "nodes: between 2 and 32, got 33"),
+        ({"activations": []}, r"activations: some of tanh, relu, sigmoid, identity; got \[\]"),
+        ({"activations": ["none"]}, "activations: some of"),
+        ({"share": "node"}, "share: pair or pair_and_activation, got 'node'"),
     ],
 )
 def test_settings_that_no_cell_can_have_are_refused(settings: dict, message: str) -> None:
