@@ -115,7 +115,9 @@ class ArchitectureLogger(Callback):
         if data.is_empty:
             return " ".join(words) + _imports()
         configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
-        if configured["data"]["class_path"] != type(data).__name__:
+        said = configured.get("data", "")  # a name alone, or with settings
+        said = said["class_path"] if isinstance(said, dict) else said
+        if said.rpartition(".")[2] != type(data).__name__:
             words += ["--data", type(data).__name__]
         defaults = inspect.signature(type(data)).parameters
         for name, value in data.spec["init_args"].items():
