@@ -22,7 +22,11 @@ def gradients(name):
     return ROWS[name](SMALL).gradients(torch.float64)
 
 
-@pytest.mark.parametrize("name", COMPARED)
+COMPILED = [pytest.param(name, marks=pytest.mark.slow) for name in COMPARED if name.endswith("compiled")]
+"""Rows that call a C++ compiler."""
+
+
+@pytest.mark.parametrize("name", [*(name for name in COMPARED if not name.endswith("compiled")), *COMPILED])
 def test_losses_and_all_gradients_are_those_of_the_textbook(name):
     textbook, ours = gradients(name)["textbook"], gradients(name)["ours"]
     assert textbook.keys() <= ours.keys()

@@ -85,8 +85,10 @@ def test_flags_win_over_the_checkpoint_and_it_over_the_configuration(searched, t
 def small(settings):
     """What makes the network and the data of a configuration small."""
     if "evaluator" in settings:
-        network = ["--model.evaluator.init_args.network.channels=4"]
-        return [*network, "--model.evaluator.init_args.epochs=1", "--data=Digits", "--data.image_size=32"]
+        network = [f"--model.evaluator.init_args.network.{name}=4" for name in ("channels", "cells")]
+        few = ["epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2"]
+        few = [f"--model.evaluator.init_args.{setting}" for setting in few]
+        return [*network, *few, "--data=Digits", "--data.image_size=32"]
     network = settings["network"]
     if "hidden" in network:
         return ["--model.network.hidden=4", "--data=PyDocs", "--data.max_vocabulary=20"]
@@ -161,11 +163,12 @@ def test_a_command_for_the_other_kind_of_checkpoint(command, kind, searched, cap
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # four processes
 def test_interrupted_and_resumed_on_the_command_line(tmp_path):
     """Ctrl-C leaves 130, SIGTERM 143, and going on twice ends where an uninterrupted run does."""
     command = [sys.executable, "-m", "lightning_nas", "fit", "--config", "darts/quickstart.yaml", *TINY, *QUIET]
-    command += ["--trainer.max_epochs=12", "--architecture_logger.n_random=0", "--architecture_logger.every_n_epochs=0"]
-    package = str(Path(__file__).parent.parent)
+    command += ["--trainer.max_epochs=8", "--architecture_logger.n_random=0", "--architecture_logger.every_n_epochs=0"]
+    package = str(Path(__file__).parents[2])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}
 
     def start(*more):
@@ -196,6 +199,6 @@ def test_interrupted_and_resumed_on_the_command_line(tmp_path):
     resumed, whole = (
         torch.load(tmp_path / "runs" / f"darts-{k}" / "checkpoints" / "last.ckpt", weights_only=True) for k in (3, 4)
     )
-    assert resumed["epoch"] == whole["epoch"] == 11
+    assert resumed["epoch"] == whole["epoch"] == 7
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][name]), name
