@@ -104,6 +104,7 @@ def subclasses(cls: type) -> list[type]:
 def concrete(base: type) -> list[type]:
     """All imported subclasses but those that others of this package build on."""
     found = subclasses(base)
+    found = [cls for cls in found if not inspect.isabstract(cls)]
     return [cls for cls in found if not any(sub.__module__.startswith(f"{__package__}.") for sub in subclasses(cls))]
 
 

@@ -49,9 +49,7 @@ def test_the_page_lists_every_room_once():
 
 def test_imports_go_down():
     assert len(IMPORTS) > 300
-    up = [
-        f"{module} imports {name}" for module, name in IMPORTS if ROOMS.index(room(name)) > ROOMS.index(room(module))
-    ]
+    up = [f"{module} imports {name}" for module, name in IMPORTS if ROOMS.index(room(name)) > ROOMS.index(room(module))]
     assert not up
 
 

@@ -5,6 +5,7 @@ batches of which streams a step gets. Both are random access, so a search resume
 every rank takes its own share.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -133,7 +134,7 @@ class Shuffled:
         return self._order[first : first + self.batch_size]
 
 
-class DataModule(Configurable, LightningDataModule):
+class DataModule(Configurable, LightningDataModule, ABC):
     """A data set in three parts: ``weights`` and ``architecture`` share the training data, ``test`` is touched by
     testing only.
 
@@ -160,10 +161,12 @@ class DataModule(Configurable, LightningDataModule):
         self.num_workers = num_workers
         self.save_hyperparameters(self.spec["init_args"], logger=False)
 
+    @abstractmethod
     def stream(self, part: str, seed: int) -> Stream:
         """Training batches of ``weights``, ``architecture`` or ``train`` (both together), for this rank."""
         raise NotImplementedError
 
+    @abstractmethod
     def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
         """Each example of a part once, in order, without augmentation; or so many batches, spread evenly over it."""
         raise NotImplementedError
@@ -180,6 +183,7 @@ class DataModule(Configurable, LightningDataModule):
         schedule = getattr(self._module, "schedule", None)
         return self.plain_batches() if schedule is None else schedule(self)
 
+    @abstractmethod
     def plain_batches(self) -> DataLoader:
         """Shuffled training batches for a module that has no schedule."""
         raise NotImplementedError

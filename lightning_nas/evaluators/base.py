@@ -1,10 +1,14 @@
 """What an architecture is worth: the estimate that a search of many trials asks for."""
 
 import dataclasses
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.specs import Configurable
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +26,11 @@ class Evaluation:
     cost: float = 0.0
 
 
-class Evaluator(Configurable):
+class Evaluator(Configurable, ABC):
     """Evaluates architectures of one space. A subclass takes its settings in ``__init__``, where nothing heavy happens,
     so that a worker process builds its own from the spec."""
 
-    def open(self, space: Space, data: Any, seed: int = 0) -> None:
+    def open(self, space: Space, data: "DataModule | None", seed: int = 0) -> None:
         """Gets ready, once per process.
 
         Args:
@@ -38,6 +42,7 @@ class Evaluator(Configurable):
             SettingError: if the evaluator cannot serve this space, or needs data.
         """
 
+    @abstractmethod
     def __call__(self, architecture: Architecture, number: int) -> Evaluation:
         """The evaluation of one architecture, in the trial of this number. Whatever it raises makes a failed trial."""
         raise NotImplementedError

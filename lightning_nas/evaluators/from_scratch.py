@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 
@@ -21,6 +21,9 @@ from lightning_nas.specs import check_arguments
 from lightning_nas.tasks import Task
 from lightning_nas.training.optimizers import Optimizer
 from lightning_nas.training.retrain import Retrain
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 
 class FromScratch(Evaluator):
@@ -69,7 +72,7 @@ class FromScratch(Evaluator):
         self._init_args["retrain"] = self.retrain  # with classes by their paths, which a worker needs
         self.trainer = check_arguments(pl.Trainer, trainer or {}, "trainer", skip=_OURS)
 
-    def open(self, space: Space, data: Any, seed: int = 0) -> None:
+    def open(self, space: Space, data: "DataModule | None", seed: int = 0) -> None:
         if data is None:
             raise SettingError("evaluator: FromScratch trains networks, which needs data")
         if type(space).network is Space.network:
@@ -170,7 +173,7 @@ class _Watch(pl.Callback):
         self.n_epochs += 1
 
 
-def _fit(trainer: pl.Trainer, module: Retrain, data: Any) -> None:
+def _fit(trainer: pl.Trainer, module: Retrain, data: "DataModule") -> None:
     """Trains and validates. The data module keeps the trainer that it has, if it has one."""
     validation = data.evaluation("architecture")
     try:

@@ -1,7 +1,7 @@
 """An estimate that trains nothing: an architecture's score under the shared weights of a finished search."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,6 +10,9 @@ from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.methods.loading import load_search
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.supernets.scoring import Scorer
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 
 class SharedWeights(Evaluator):
@@ -31,7 +34,7 @@ class SharedWeights(Evaluator):
             raise SettingError(f"n_calibration: at least 1, got {n_calibration}")
         self.checkpoint, self.n_batches, self.n_calibration = checkpoint, n_batches, n_calibration
 
-    def open(self, space: Space, data: Any = None, seed: int = 0) -> None:
+    def open(self, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
         """Loads the supernet, onto the accelerator if there is one.
 
         Raises:
@@ -58,7 +61,7 @@ class SharedWeights(Evaluator):
         )
 
 
-def _division(data: Any) -> dict[str, Any]:
+def _division(data: "DataModule") -> dict[str, Any]:
     """What of the spec says which examples are in which part."""
     elsewhere = {"batch_size", "num_workers", "folder", "download", "verify"}
     return {"class_path": data.spec["class_path"]} | {

@@ -7,12 +7,15 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.objectives import Mode, Objective
 from lightning_nas.spaces.base import Architecture, Choice, Space
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 
 class TabularBenchmark(Evaluator):
@@ -58,7 +61,7 @@ class TabularBenchmark(Evaluator):
         self.digits, self.choices, self.options = digits, choices, options
         self._space: Space | None = None
 
-    def open(self, space: Space, data: Any = None, seed: int = 0) -> None:
+    def open(self, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
         """Reads the file, if it has not been read for this space. Nothing depends on the data or the seed.
 
         Raises:

@@ -5,10 +5,11 @@ import math
 import pickle
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,10 +19,13 @@ from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.specs import Configurable, class_path, class_paths, subclasses
 from lightning_nas.strategies.base import Status, Trial
 
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
+
 LONGEST_REASON = 500  # characters
 
 
-class Executor(Configurable):
+class Executor(Configurable, ABC):
     """Runs trials, each by an evaluator, up to ``n_workers`` at once.
 
     Attributes:
@@ -30,7 +34,8 @@ class Executor(Configurable):
 
     n_workers: int = 1
 
-    def open(self, evaluator: Evaluator, space: Space, data: Any = None, seed: int = 0) -> None:
+    @abstractmethod
+    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
         """Gets ready to run trials; the arguments go to the evaluator's ``open``, in every worker.
 
         Raises:
@@ -38,10 +43,12 @@ class Executor(Configurable):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def submit(self, number: int, architecture: Architecture) -> None:
         """Queues a trial."""
         raise NotImplementedError
 
+    @abstractmethod
     def next(self, timeout: float | None = None) -> Trial | None:
         """Waits for one of the submitted trials, of which there must be one, to end.
 
@@ -115,7 +122,12 @@ class Blueprint:
 
     @classmethod
     def of(
-        cls, evaluator: Evaluator, space: Space, data: Any, seed: int, dumps: Callable[[Any], bytes] = pickle.dumps
+        cls,
+        evaluator: Evaluator,
+        space: Space,
+        data: "DataModule | None",
+        seed: int,
+        dumps: Callable[[Any], bytes] = pickle.dumps,
     ) -> "Blueprint":
         """The blueprint for workers that evaluate like this evaluator.
 
@@ -181,7 +193,7 @@ class Worker:
     submission: Submission | None = dataclasses.field(default=None, init=False)
 
 
-class Pool(Executor):
+class Pool(Executor, ABC):
     """Workers that live as long as the search. A subclass says how one is started, told, heard and stopped.
 
     A trial whose worker is lost is run again by a new one, and recorded as failed after ``retries`` times.
@@ -198,7 +210,7 @@ class Pool(Executor):
         self._workers: list[Any] = []
         self._waiting: deque[Submission] = deque()
 
-    def open(self, evaluator: Evaluator, space: Space, data: Any = None, seed: int = 0) -> None:
+    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
         self.blueprint = Blueprint.of(evaluator, space, data, seed, self.dumps)
         self._n_lost_opening = 0
         if data is not None:
@@ -252,18 +264,22 @@ class Pool(Executor):
 
     # -- what a subclass defines -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def start(self) -> None:
         """Adds a new worker to ``_workers``, which opens its evaluator and then says so."""
         raise NotImplementedError
 
+    @abstractmethod
     def send(self, worker: Any) -> None:
         """Gives the worker its submission."""
         raise NotImplementedError
 
+    @abstractmethod
     def wait(self, workers: list[Any], timeout: float | None) -> Any:
         """One of the workers that has something to say, or is lost; None after so many seconds."""
         raise NotImplementedError
 
+    @abstractmethod
     def receive(self, worker: Any) -> Trial | Refusal | None:
         """What it says: None once its evaluator is open.
 
@@ -272,6 +288,7 @@ class Pool(Executor):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def stop(self, worker: Any) -> None:
         """Ends a worker at once, with or without a trial."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +19,9 @@ from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.base import Blueprint, Lost, Pool, Refusal, Worker, run_trial
 from lightning_nas.spaces.base import Space
 from lightning_nas.strategies.base import Trial
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 SECONDS_TO_END = 5.0  # of a process whose connection has ended
 
@@ -50,7 +53,7 @@ class Processes(Pool):
             raise SettingError(f"threads: at least 1, or null, got {threads}")
         self.threads = threads
 
-    def open(self, evaluator: Evaluator, space: Space, data: Any = None, seed: int = 0) -> None:
+    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
         super().open(evaluator, space, data, seed)
         atexit.register(self.close)  # before the one of multiprocessing, which waits for workers to end
 

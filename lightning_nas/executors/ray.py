@@ -3,13 +3,16 @@
 import dataclasses
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.base import Blueprint, Lost, Pool, Refusal, Worker, run_trial
 from lightning_nas.spaces.base import Space
 from lightning_nas.strategies.base import Trial
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 
 @dataclasses.dataclass(eq=False)
@@ -50,7 +53,7 @@ class Ray(Pool):
         self.cpus, self.gpus, self.address = cpus, gpus, address
         self._is_ours = False
 
-    def open(self, evaluator: Evaluator, space: Space, data: Any = None, seed: int = 0) -> None:
+    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
         try:
             import ray
         except ImportError as error:

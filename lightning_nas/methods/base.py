@@ -3,6 +3,7 @@
 import contextlib
 import math
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
@@ -27,7 +28,7 @@ from lightning_nas.tasks import Task
 from lightning_nas.training.module import Module, NetworkModule
 
 
-class Method(Module):
+class Method(Module, ABC):
     """A search: it finds an architecture of a space.
 
     Attributes:
@@ -48,6 +49,7 @@ class Method(Module):
         """For each choice the weight of each option, for pictures; None where the method has none."""
         return None
 
+    @abstractmethod
     def schedule(self, data: DataModule) -> Any:
         """What is trained on: what a trainer gets for training batches."""
         raise NotImplementedError

@@ -131,7 +131,8 @@ def _space(content: Any) -> Space:
     known = {cls.__name__: cls for cls in reversed(concrete(Space))}  # the package's own come first
     name, arguments = content["name"], content["arguments"]
     is_known = isinstance(name, str) and name in known
-    _check(is_known, f"space.name: no space {str(name)[:80]!r}; there are {', '.join(sorted(known))}; --import brings in a package of yours")
+    there = f"there are {', '.join(sorted(known))}; --import brings in a package of yours"
+    _check(is_known, f"space.name: no space {str(name)[:80]!r}; {there}")
     _check(_maps(arguments, object), "space.arguments: expected an object")
     try:
         length = len(json.dumps(arguments))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
 from typing import Literal, Self
@@ -40,7 +41,7 @@ class Trial:
         return self.status == "done" and math.isfinite(self.score)
 
 
-class Strategy(Configurable):
+class Strategy(Configurable, ABC):
     """Decides which architectures are tried. A subclass takes its settings in ``__init__``.
 
     What :meth:`ask` returns is a function of the seed, the number of the trial and the trials told so far, so that a
@@ -72,6 +73,7 @@ class Strategy(Configurable):
         first, self.n_asked = self.n_asked, self.n_asked + n
         return list(map(self.propose, range(first, self.n_asked)))
 
+    @abstractmethod
     def propose(self, number: int) -> Architecture:
         """The architecture of the trial of this number."""
         raise NotImplementedError

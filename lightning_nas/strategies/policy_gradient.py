@@ -64,9 +64,7 @@ class PolicyGradient(Strategy):
     def begin(self, space: Space, seed: int = 0) -> Self:
         super().begin(space, seed)
         self.policy = self.controller.policy(space, seed)
-        self.reinforce = Reinforce(
-            self.baseline_decay, self.entropy_weight, baseline=None, differentiate_entropy=True
-        )
+        self.reinforce = Reinforce(self.baseline_decay, self.entropy_weight, baseline=None, differentiate_entropy=True)
         self._stepper = self.optimizer.make(self.policy.parameters())
         self._batch: list[tuple[Architecture, float]] = []
         self._worst = math.inf

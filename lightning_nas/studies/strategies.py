@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,6 +39,9 @@ from lightning_nas.pictures.curves import Curve, draw_curves
 from lightning_nas.spaces.base import Space
 from lightning_nas.strategies.base import Strategy, Trial
 from lightning_nas.trials.loop import TrialLoop
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 MOST_FAILURES = 100
 """Trials in a row that may fail."""
@@ -240,7 +243,7 @@ def study_search(
     seeds: int,
     folder: Path,
     report: str | None = None,
-    data: Any = None,
+    data: "DataModule | None" = None,
     processes: int = 1,
 ) -> SearchStudy:
     """Runs each strategy from each seed and writes ``search.csv`` and ``search.svg``.

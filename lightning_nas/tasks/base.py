@@ -1,5 +1,6 @@
 """``Task``: what a batch costs and how it is scored. A task is pure: it knows neither spaces nor methods."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ Carry = Any
 """What a recurrent network hands from one batch of a stream to the next; None for images."""
 
 
-class Task(Configurable):
+class Task(Configurable, ABC):
     """A loss and metrics.
 
     Attributes:
@@ -29,6 +30,7 @@ class Task(Configurable):
         """What a search wants of this task."""
         return Objective(self.score, self.mode)
 
+    @abstractmethod
     def loss(
         self, forward: Callable[..., Any], batch: Any, carry: Carry = None, metrics: MetricCollection | None = None
     ) -> tuple[Tensor, Carry]:
@@ -42,6 +44,7 @@ class Task(Configurable):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
         """What a controller gets for one batch, a number without gradient, higher is better; and the carry after it."""
         raise NotImplementedError
@@ -50,6 +53,7 @@ class Task(Configurable):
         """By how much the learning rate is multiplied for a step on this batch; None: it does not depend on batches."""
         return None
 
+    @abstractmethod
     def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
         """The metrics for data of this kind; over the batches of all ranks, or of this one alone."""
         raise NotImplementedError

@@ -1,16 +1,18 @@
 """The learning rate as a function of the epoch."""
 
 import math
+from abc import ABC, abstractmethod
 
 from lightning_nas.errors import SettingError
 from lightning_nas.specs import Configurable
 
 
-class LRSchedule(Configurable):
+class LRSchedule(Configurable, ABC):
     """How a learning rate changes from epoch to epoch."""
 
     minimum: float = 0.0
 
+    @abstractmethod
     def factor(self, epoch: int, n_epochs: int, least: float) -> float:
         """The rate of an epoch, from 0, divided by the highest; ``least`` is ``minimum`` divided by the highest."""
         raise NotImplementedError

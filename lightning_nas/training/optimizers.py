@@ -1,5 +1,6 @@
 """Optimisers as objects: a rule with its learning rate, how that changes, and how long a gradient may be."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
 import torch
@@ -12,7 +13,7 @@ from lightning_nas.training.lr_schedules import LRSchedule
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
 
-class Optimizer(Configurable):
+class Optimizer(Configurable, ABC):
     """The settings of an optimiser; :meth:`make` makes it.
 
     Args:
@@ -31,6 +32,7 @@ class Optimizer(Configurable):
         if self.schedule is not None and self.schedule.minimum > lr:
             raise SettingError(f"schedule.minimum: from 0 to lr ({lr}), got {self.schedule.minimum}")
 
+    @abstractmethod
     def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """PyTorch's optimiser of these parameters."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ most those that were running.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
@@ -15,6 +15,9 @@ from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.specs import class_path
 from lightning_nas.strategies.base import Strategy, Trial
 from lightning_nas.trials.log import TrialLog
+
+if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
+    from lightning_nas.data import DataModule
 
 
 class TrialLoop:
@@ -81,7 +84,7 @@ class TrialLoop:
         self._bar: Any = None
         self._log: TrialLog | None = None
 
-    def open(self, data: Any = None) -> Self:
+    def open(self, data: "DataModule | None" = None) -> Self:
         """Begins, or goes on with what is in the folder.
 
         Args:
@@ -146,7 +149,7 @@ class TrialLoop:
                 )
         return told
 
-    def run(self, data: Any = None) -> Trial:
+    def run(self, data: "DataModule | None" = None) -> Trial:
         """The whole search. Returns the best trial of all.
 
         Raises:
@@ -237,7 +240,7 @@ class TrialLoop:
             self._end(trial)
             self._tell()
 
-    def _describe(self, data: Any) -> dict[str, Any]:
+    def _describe(self, data: "DataModule | None") -> dict[str, Any]:
         """What the search is: with anything else of this its trials could not be compared, or not be replayed."""
         objects = {"space": self.space, "strategy": self.strategy, "evaluator": self.evaluator, "data": data}
         search: dict[str, Any] = {name: None if value is None else _spec(value) for name, value in objects.items()}

@@ -96,5 +96,8 @@ def test_what_was_not_made_from_plain_values_is_refused():
         def __init__(self, function):
             self.function = function
 
+        def __call__(self, architecture, number):
+            raise AssertionError("nobody asks")
+
     with pytest.raises(SettingError, match=r"but function: a function cannot be stored in a checkpoint.*Serial"):
         Blueprint.of(Function(test_an_interruption_is_no_failure_of_the_architecture), Switches(), None, 0)

@@ -105,6 +105,8 @@ class Numbers(DataModule):
         super().__init__(batch_size=1, num_workers=0)
         self.n_weights = n_weights
 
+    evaluation = plain_batches = None
+
     def stream(self, part, seed):
         class Stream:
             def __len__(stream):

@@ -104,7 +104,10 @@ def test_trials_that_fail_leave_a_strategy_that_still_asks(strategy, space):
         (lambda: AgingEvolution(population=0), "population: at least 1, got 0"),
         (lambda: AgingEvolution(sample=0), "sample: at least 1, got 0"),
         (lambda: AgingEvolution(identity=1.5), "identity: from 0 to 1, or null, got 1.5"),
-        (lambda: PolicyGradient(optimizer=Adam(schedule=Cosine())), "optimizer.schedule: null, since a search of trials has no epochs"),
+        (
+            lambda: PolicyGradient(optimizer=Adam(schedule=Cosine())),
+            "optimizer.schedule: null, since a search of trials has no epochs",
+        ),
         (lambda: PolicyGradient(batch_size=0), "batch_size: at least 1, got 0"),
         (lambda: PolicyGradient(baseline_decay=1.0), "baseline_decay: from 0 to below 1, got 1.0"),
         (lambda: PolicyGradient(entropy_weight=-1.0), "entropy_weight: 0 or more, got -1.0"),

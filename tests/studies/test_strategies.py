@@ -112,7 +112,11 @@ def test_a_strategy_is_told_what_failed(space):
     ("evaluator", "limit", "message"),
     [
         (Never(), Limit(n_trials=5), "evaluator: every trial failed, the last: ValueError: no such thing"),
-        (Never(), Limit(budget=1e9), "max_failures: 101 trials in a row failed, the last: failed, ValueError: no such thing"),
+        (
+            Never(),
+            Limit(budget=1e9),
+            "max_failures: 101 trials in a row failed, the last: failed, ValueError: no such thing",
+        ),
         (Free(), Limit(budget=10.0), "budget: a trial of this evaluator costs nothing, so n_trials is needed"),
     ],
     ids=["all", "no end", "free"],

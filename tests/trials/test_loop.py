@@ -207,8 +207,8 @@ def test_trials_that_the_strategy_does_not_ask_for_are_refused(tmp_path):
         ({"round_size": 2}, "round_size: 1 on file, 2 now"),
         ({"deterministic": False}, "deterministic: True on file, False now"),
         (
-            {"strategy": Strategy()},
-            r"strategy\.class_path: tests\.helpers\.own_search\.Sensitive on file, .*Strategy now",
+            {"strategy": RandomSearch()},
+            r"strategy\.class_path: tests\.helpers\.own_search\.Sensitive on file, .*RandomSearch now",
         ),
     ],
 )
