@@ -12,6 +12,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation
 from lightning_nas.executors import Executor, Processes, Ray, Serial
 from lightning_nas.executors.base import run_trial
+from lightning_nas.strategies import RandomSearch
 from lightning_nas.strategies.base import Strategy
 from lightning_nas.trials import TrialLoop
 from lightning_nas.trials.log import read_trials
