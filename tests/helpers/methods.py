@@ -1,9 +1,8 @@
-"""The methods that the shared contracts cover. A new method is covered by being listed here."""
+"""Methods small enough to be tested, and their data."""
 
 from functools import partial
 from random import Random
 
-import lightning.pytorch as pl
 import torch
 
 from lightning_nas.controllers import FactorizedController, TransformerController
@@ -19,8 +18,13 @@ from lightning_nas.spaces import (
     NASNetCell,
 )
 from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.testing import MethodCase
+from lightning_nas.testing.method import differing, snapshot
+from lightning_nas.testing.method import quiet_trainer as trainer
 from lightning_nas.training.lr_schedules import Cosine
 from tests.helpers.optimizers import objects
+
+__all__ = ["differing", "snapshot", "trainer"]  # so that a test imports all from here
 
 MICRO = ENASMicro(nodes=1, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"])
 NETWORKS = {
@@ -56,31 +60,6 @@ def random_search_ws(**given):
 def enas(**given):
     return build(ENAS, given, controller_steps=2, samples_per_step=2, n_candidates=2, drop_path=0.2)
 
-
-METHODS = {
-    "darts-first": partial(darts, order="first"),
-    "darts-second": darts,
-    "darts-exact-warmup": partial(darts, order="exact", warmup_epochs=1),
-    "darts-nas-bench-201": partial(darts, order="first", space=NASBench201()),
-    "darts-nasnet": partial(
-        darts, order="first", space=NASNetCell(nodes=1, operations=["skip_connect", "sep_conv_3x3"])
-    ),
-    "random-search-ws": random_search_ws,
-    "enas-darts": partial(enas, models_per_step=2),
-    "enas-micro": partial(enas, space=MICRO, controller=TransformerController(width=8, heads=2)),
-    "enas-macro": partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
-    "enas-nas-bench-201": partial(enas, space=NASBench201(), controller=FactorizedController()),
-    "darts-enas-micro": partial(darts, order="first", space=MICRO),
-    "darts-rnn": partial(darts, space=DARTSRecurrentCell(nodes=2), unrolled_clip=0.25, momentum=0.0),
-    "darts-exact-enas-rnn": partial(darts, order="exact", space=ENASRecurrentCell(nodes=3)),
-    "enas-rnn": partial(enas, space=ENASRecurrentCell(nodes=3), drop_path=0.0, models_per_step=2),
-    "random-search-ws-rnn": partial(random_search_ws, space=DARTSRecurrentCell(nodes=2)),
-}
-"""Name to a function that builds the method; settings given override."""
-
-ARCHITECTURE_STEPS = {name: 4 if name.startswith("enas") else 10 for name in METHODS}
-ARCHITECTURE_STEPS |= {"darts-exact-warmup": 5, "random-search-ws": 0, "random-search-ws-rnn": 0}
-"""In two epochs, each a pass of five steps over the weights part."""
 
 DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
 ENAS_STEPS = {"controller_lr": 0.1, "baseline_decay": 0.9, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
@@ -126,35 +105,69 @@ class Words(TextData):
         return [[rng.choice("abcdefg") for _ in range({"train": 49, "valid": 39, "test": 29}[split])]]
 
 
+def words(num_workers=0):
+    return Words()
+
+
+CASES = {
+    "darts-first": MethodCase(partial(darts, order="first"), digits),
+    "darts-second": MethodCase(darts, digits, thorough=True),
+    "darts-exact-warmup": MethodCase(partial(darts, order="exact", warmup_epochs=1), digits, architecture_steps=5),
+    "darts-nas-bench-201": MethodCase(partial(darts, order="first", space=NASBench201()), digits),
+    "darts-nasnet": MethodCase(
+        partial(darts, order="first", space=NASNetCell(nodes=1, operations=["skip_connect", "sep_conv_3x3"])), digits
+    ),
+    "random-search-ws": MethodCase(random_search_ws, digits, architecture_steps=0, neither=("steps",), thorough=True),
+    "enas-darts": MethodCase(
+        partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("reinforce.baseline",)
+    ),
+    "enas-micro": MethodCase(
+        partial(enas, space=MICRO, controller=TransformerController(width=8, heads=2)),
+        digits,
+        architecture_steps=4,
+        neither=("reinforce.baseline",),
+        thorough=True,
+    ),
+    "enas-macro": MethodCase(
+        partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
+        digits,
+        architecture_steps=4,
+        neither=("reinforce.baseline",),
+    ),
+    "enas-nas-bench-201": MethodCase(
+        partial(enas, space=NASBench201(), controller=FactorizedController()),
+        digits,
+        architecture_steps=4,
+        neither=("reinforce.baseline",),
+    ),
+    "darts-enas-micro": MethodCase(partial(darts, order="first", space=MICRO), digits),
+    "darts-rnn": MethodCase(
+        partial(darts, space=DARTSRecurrentCell(nodes=2), unrolled_clip=0.25, momentum=0.0), words, thorough=True
+    ),
+    "darts-exact-enas-rnn": MethodCase(partial(darts, order="exact", space=ENASRecurrentCell(nodes=3)), words),
+    "enas-rnn": MethodCase(
+        partial(enas, space=ENASRecurrentCell(nodes=3), drop_path=0.0, models_per_step=2),
+        words,
+        architecture_steps=4,
+        neither=("reinforce.baseline",),
+    ),
+    "random-search-ws-rnn": MethodCase(
+        partial(random_search_ws, space=DARTSRecurrentCell(nodes=2)), words, architecture_steps=0, neither=("steps",)
+    ),
+}
+"""The methods that the shared contracts cover. A new method is covered by being listed here."""
+
+METHODS = {name: case.build for name, case in CASES.items()}
+
+
 def data(name, num_workers=0):
     """What a method of this name is tested on."""
-    return Words() if name.endswith("rnn") else digits(num_workers)
+    return CASES[name].data(num_workers)
 
 
 def made(name, **settings):
     """The method, with its network."""
-    return METHODS[name](inputs=data(name).inputs, **settings)
-
-
-def trainer(**settings):
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "max_epochs": 2,
-    }
-    return pl.Trainer(**(quiet | settings))
-
-
-def snapshot(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def differing(before, after):
-    """The names of what is not bit-equal."""
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    return CASES[name].made(**settings)
 
 
 def child_of(search, architecture):

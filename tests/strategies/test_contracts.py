@@ -1,6 +1,5 @@
 """What every strategy promises, and how well each searches in tables of results."""
 
-import math
 import statistics
 
 import pytest
@@ -10,8 +9,9 @@ from lightning_nas import Adam, Cosine
 from lightning_nas.controllers import LSTMController, TransformerController
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201
-from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch, Strategy, Trial
+from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch
 from lightning_nas.studies.strategies import Limit, run_search
+from lightning_nas.testing import StrategyCase, StrategyContract
 
 STRATEGIES = {
     "random": RandomSearch,
@@ -28,73 +28,12 @@ SPACES = {
 }
 
 
-@pytest.fixture(params=STRATEGIES)
-def strategy(request):
-    return STRATEGIES[request.param]()
-
-
-@pytest.fixture(params=SPACES)
-def space(request):
-    return SPACES[request.param]
-
-
-def trial(number, architecture, score=None):
-    """Scores that depend on the architecture, all different."""
-    score = sum(3.7**k * option for k, option in enumerate(architecture)) % 1 if score is None else score
-    return Trial(number, architecture, score, status="done" if math.isfinite(score) else "failed")
-
-
-def history(strategy, space, seed, n=20):
-    strategy.begin(space, seed)
-    trials = []
-    for number in range(n):
-        trials.append(trial(number, *strategy.ask()))
-        strategy.tell(trials[-1:])
-    return trials
-
-
-def test_architectures_are_legal_and_a_function_of_the_seed(strategy, space):
-    trials = history(strategy, space, seed=1)
-    assert all(space.legal(trial.architecture) for trial in trials)
-    assert history(strategy, space, seed=1) == trials  # begun anew, it has forgotten the first search
-    others = history(strategy, space, seed=2)
-    assert sum(a.architecture == b.architecture for a, b in zip(trials, others, strict=True)) < 10
-
-
-def test_what_is_asked_depends_on_the_trials_told_and_on_nothing_else(strategy):
-    space = SPACES["nas-bench-201"]
-    trials = history(strategy, space, seed=3)
-    expected = strategy.ask(5)
-    resumed = Strategy.build(strategy.spec).begin(space, seed=3)
-    resumed.ask(20)  # asked, and not told: a search that was killed
-    resumed.tell(trials[:7])
-    resumed.tell([])
-    resumed.tell(trials[7:])
-    assert [resumed.propose(number) for number in (23, 20, 24)] == [expected[3], expected[0], expected[4]]
-    assert resumed.ask(5) == expected
-
-
-def test_the_best_is_the_first_of_the_highest_scores(strategy):
-    space = SPACES["nas-bench-201"]
-    strategy.begin(space)
-    assert strategy.best is None
-    architectures = strategy.ask(5)
-    scores = [-math.inf, 0.5, 2.0, 2.0, 1.0]
-    trials = [trial(k, architectures[k], score) for k, score in enumerate(scores)]
-    strategy.tell(trials[:1])
-    assert strategy.best is None
-    strategy.tell(trials[1:])
-    assert strategy.best is trials[2]
-    assert strategy.begin(space).best is None
-
-
-def test_trials_that_fail_leave_a_strategy_that_still_asks(strategy, space):
-    strategy.begin(space)
-    for number in range(24):
-        (architecture,) = strategy.ask()
-        assert space.legal(architecture)
-        strategy.tell([trial(number, architecture, -math.inf if number < 6 or number % 2 else float(number))])
-    assert strategy.best.number == 22
+class TestStrategies(StrategyContract):
+    cases = {  # noqa: RUF012
+        f"{name}-{place}": StrategyCase(make, space)
+        for name, make in STRATEGIES.items()
+        for place, space in SPACES.items()
+    }
 
 
 @pytest.mark.parametrize(

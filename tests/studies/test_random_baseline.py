@@ -59,6 +59,7 @@ def test_table_is_the_arithmetic_of_the_pairs(tmp_path):
     assert f"p = {ttest_rel(found, drawn).pvalue:.3f}" in text
 
 
+@pytest.mark.slow
 def test_interrupted_study_goes_on_and_gives_the_same(configs, tmp_path, monkeypatch):
     search, other, retraining = configs
     whole = compare_with_random(search, [other], retraining, 1, tmp_path / "whole", main)
