@@ -96,7 +96,7 @@ def list_() -> None:
         (name, (config_folder() / name).read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
         for name in packaged_configs()
     ]
-    sections["published architectures"] = [(name, build()[2]) for name, build in PUBLISHED.items()]
+    sections["published architectures"] = [(name, each.describe()) for name, each in PUBLISHED.items()]
     width = max(len(name) for rows in sections.values() for name, _ in rows)
     for title, rows in sections.items():
         print(title)

@@ -1,4 +1,4 @@
-"""Data modules. They own the sets; what is trained on when is the method's schedule."""
+"""Data modules, which own the sets of examples; the method's schedule says what is trained on when."""
 
 from lightning_nas.data.base import DataModule, Schedule, Stream
 from lightning_nas.data.cifar10 import CIFAR10

@@ -1,8 +1,8 @@
 """Data modules own *sets* (the weights half, the architecture half, test); a method owns the *schedule*.
 
 A stream is an endless sequence of batches of one set, each batch a pure function of its number. A schedule says which
-batches of which streams a step gets. Both are random access, so a search resumes at any step with the same batches, and
-every rank takes its own share.
+batches of which streams a step gets. Both can be accessed at random, so a search resumes at any step with the same
+batches, and every rank takes its own share.
 """
 
 from abc import ABC, abstractmethod
@@ -19,30 +19,30 @@ from lightning_nas.specs import Configurable
 
 
 class Stream(Protocol):
-    """Batches of one set, shuffled anew in every pass."""
+    """Delivers the batches of one set, which is shuffled again for every pass."""
 
     def __len__(self) -> int:
-        """Batches in one pass."""
+        """Returns the number of batches in one pass."""
 
     def get(self, index: int) -> Any:
-        """Batch number ``index`` since the start of training, the same at every call."""
+        """Returns batch number ``index`` since the start of training, the same at every call."""
 
 
 Plan = Callable[[int, int], Mapping[str, int]]
-"""``(epoch, step)`` to the batch number that each stream named delivers in this step."""
+"""Maps ``(epoch, step)`` to the number of the batch that each named stream delivers in this step."""
 
 
 class Schedule:
-    """What a method trains on: for every step a dictionary of batches by stream name.
+    """Delivers what a method trains on: for every step a dictionary of batches by stream name.
 
-    Lightning asks for the iterator before it has restored the epoch, so where to begin is read at the first ``next``.
+    Lightning asks for the iterator before it has restored the epoch, so the position is read at the first ``next``.
 
     Args:
-        streams: by name.
-        length: steps of one epoch.
-        position: tells ``(epoch, step)`` of the next step.
-        plan: None: every stream delivers a batch in every step.
-        num_workers: processes that prepare batches; 0: this one.
+        streams: the streams of batches by their names.
+        length: the number of steps in one epoch.
+        position: a function that returns ``(epoch, step)`` of the next step.
+        plan: the function that says which batches a step gets; None: every stream delivers one in every step.
+        num_workers: the number of processes that prepare batches; 0: this process prepares them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Schedule:
         return self._length
 
     def get(self, epoch: int, step: int) -> dict[str, Any]:
-        """The batches of one step, by stream."""
+        """Returns the batches of one step by stream name."""
         return self._batches[epoch, step]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -79,7 +79,7 @@ class Schedule:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The position is the trainer's to restore; here is what must not change between interruption and resuming."""
+        """Returns what must not change between interruption and resuming; the trainer restores the position."""
         return {"length": self._length, "streams": {name: len(s) for name, s in self._batches.streams.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Schedule:
 
 
 class _Batches(Dataset):
-    """Random access to the steps of a schedule, for the workers of a ``DataLoader``."""
+    """Gives the workers of a ``DataLoader`` random access to the steps of a schedule."""
 
     def __init__(self, streams: Mapping[str, Stream], length: int, plan: Plan | None) -> None:
         self.streams = dict(streams)
@@ -106,9 +106,9 @@ class _Batches(Dataset):
 
 
 class Shuffled:
-    """The order of a stream: which of ``size`` examples are in batch ``index`` of this rank.
+    """Orders a stream: says which of ``size`` examples are in batch ``index`` of this rank.
 
-    Every pass is a new permutation. Batches are full: the few examples left at the end of a pass are left out of it.
+    Every pass is a new permutation. Batches are full: the few examples that remain at the end of a pass are left out.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -125,7 +125,7 @@ class Shuffled:
         return self.size // (self.batch_size * self.world_size)
 
     def get(self, index: int) -> torch.Tensor:
-        """Positions of the examples, ``(batch_size,)``."""
+        """Returns the positions of the batch's examples, ``(batch_size,)``."""
         number, batch = divmod(index, len(self))
         if number != self._pass:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
@@ -135,21 +135,21 @@ class Shuffled:
 
 
 class DataModule(Configurable, LightningDataModule, ABC):
-    """A data set in three parts: ``weights`` and ``architecture`` share the training data, ``test`` is touched by
-    testing only.
+    """A data set in three parts: ``weights`` and ``architecture`` share the training data, and only testing touches
+    ``test``.
 
-    In a trainer whose module has a ``schedule(data)``, training batches are that schedule's; any other module gets
-    plain shuffled batches of the weights part and validates on the architecture part. A module that trains on
+    A trainer's module that has a ``schedule(data)`` gets its training batches from that schedule; any other module
+    gets plain shuffled batches of the weights part and validates on the architecture part. A module that trains on
     everything sets ``validation_part = None``.
 
     Attributes:
-        inputs: what a network must know of the data, plain numbers (``channels``, ``image_size``, ``num_classes``).
+        inputs: the figures of the data that a network needs (such as ``channels``, ``image_size``, ``num_classes``).
     """
 
     inputs: dict[str, int]
 
     is_empty: ClassVar[bool] = False
-    """Whether there are no data at all, for searches that need none."""
+    """Whether this module holds no data at all, for searches that need none."""
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
@@ -163,12 +163,12 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     @abstractmethod
     def stream(self, part: str, seed: int) -> Stream:
-        """Training batches of ``weights``, ``architecture`` or ``train`` (both together), for this rank."""
+        """Returns training batches of ``weights``, ``architecture`` or ``train`` (both together), for this rank."""
         raise NotImplementedError
 
     @abstractmethod
     def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
-        """Each example of a part once, in order, without augmentation; or so many batches, spread evenly over it."""
+        """Delivers each example of a part once, in order and without augmentation, or ``n_batches`` spread evenly over it."""
         raise NotImplementedError
 
     @property
@@ -185,7 +185,7 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     @abstractmethod
     def plain_batches(self) -> DataLoader:
-        """Shuffled training batches for a module that has no schedule."""
+        """Returns shuffled training batches for a module that has no schedule."""
         raise NotImplementedError
 
     def val_dataloader(self) -> Any:

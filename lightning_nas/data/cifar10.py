@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009) through torchvision."""
+"""CIFAR-10 (Krizhevsky 2009), read by way of torchvision."""
 
 import json
 import os
@@ -23,19 +23,20 @@ class CIFAR10(ImageData):
     Training images are padded by 4, cropped and flipped.
 
     Args:
-        folder: holds ``cifar-10-batches-py/``; None: the environment variable ``LIGHTNING_NAS_DATA``, else ``data``.
-        download: fetch the archive if the folder does not hold it.
-        verify: compare the files with the published checksums; switch off for a copy that was encoded anew.
-        cutout: the side in pixels of the square that is cut out of each training image (DARTS: 16); 0: none.
-        batch_size: per device.
-        num_workers: processes that prepare batches; 0: the main process.
+        folder: the folder that holds ``cifar-10-batches-py/``; None: the one that the environment variable
+            ``LIGHTNING_NAS_DATA`` names, else ``data``.
+        download: whether the archive is fetched if the folder does not hold it.
+        verify: whether the files are compared with the published checksums; switch it off for a re-encoded copy.
+        cutout: the side in pixels of the square that is cut out of each training image (DARTS: 16); 0: nothing is cut out.
+        batch_size: the number of images in a batch on each device.
+        num_workers: the number of processes that prepare batches; 0: the main process prepares them.
         split: a file that divides the training images, numbered in the published order; None: they are divided at
-            random. Either NAS-Bench-201's ``cifar-split.txt``, JSON ``{"train": ["int", ["0", ...]], "valid": ...}``
-            (Dong and Yang 2020) whose ``train`` is the weights part; or an ``.npz`` with the one array
-            ``train_mask_packed``, ``np.packbits`` of what is 1 for images of the weights part.
-        architecture_share: the part of the training images that the architecture is judged on (DARTS: half), where
-            there is no ``split``.
-        split_seed: of that division.
+            random. It is either NAS-Bench-201's ``cifar-split.txt``, JSON ``{"train": ["int", ["0", ...]], "valid":
+            ...}`` (Dong and Yang 2020), whose ``train`` is the weights part; or an ``.npz`` with the single array
+            ``train_mask_packed``, the ``np.packbits`` of a mask that is 1 for images of the weights part.
+        architecture_share: the share of the training images on which architectures are judged (DARTS: half), where
+            ``split`` is None.
+        split_seed: the seed of the random division into the weights part and the architecture part.
     """
 
     mean = (0.49139968, 0.48215827, 0.44653124)  # as released with DARTS
@@ -110,7 +111,7 @@ class CIFAR10(ImageData):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """The published batches are pickles; of those only arrays are read, so that a forged file cannot run code."""
+    """Reads arrays only from the published batches, which are pickles, so that a forged file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         arrays = {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
@@ -133,7 +134,7 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _read_split(path: str, count: int) -> tuple[Tensor, Tensor]:
-    """The positions of the weights part and of the architecture part, each in order."""
+    """Returns the positions of the weights part and of the architecture part, each in order."""
     try:
         read = _packed_mask if path.endswith(".npz") else _published_split
         parts = [torch.tensor(sorted(part), dtype=torch.long) for part in read(Path(path), count)]

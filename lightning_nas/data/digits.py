@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real data without a download."""
+"""Handwritten digits that come with scikit-learn: real data that need no download."""
 
 from functools import partial
 
@@ -15,17 +15,17 @@ N_TEST = 360  # a fifth
 class Digits(ImageData):
     """1,797 grey images of 8×8 pixels in ten classes (``sklearn.datasets.load_digits``; Alpaydin and Kaynak 1998).
 
-    A fifth is the test part, always the same 360 images: the 1,437 others are divided into the weights part and the
+    A fifth is the test part, always the same 360 images; the 1,437 others are divided into the weights part and the
     architecture part. Training images are shifted by up to one eighth of their size.
 
     Args:
-        image_size: pixels; other sizes than 8 are interpolated.
-        channels: the grey channel is repeated to as many.
-        cutout: the side in pixels of the square that is cut out of each training image; 0: none.
-        batch_size: per device.
-        num_workers: processes that prepare batches; 0: the main process.
-        architecture_share: the part of the training images that the architecture is judged on.
-        split_seed: of the division into weights and architecture part.
+        image_size: the side of the images in pixels; sizes other than 8 are interpolated.
+        channels: the number of channels to which the grey channel is repeated.
+        cutout: the side in pixels of the square that is cut out of each training image; 0: nothing is cut out.
+        batch_size: the number of images in a batch on each device.
+        num_workers: the number of processes that prepare batches; 0: the main process prepares them.
+        architecture_share: the share of the training images on which architectures are judged.
+        split_seed: the seed of the random division into the weights part and the architecture part.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Images: sets, streams with augmentation, and the data module that all image data share."""
+"""Sets of images, streams with augmentation, and the data module that all image data share."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -18,18 +18,18 @@ PARTS = ("weights", "architecture", "train", "test")
 
 
 class Images(Protocol):
-    """Images of bytes by their positions: a tensor ``(N, C, H, W)``, or files that are decoded on access."""
+    """Gives images of bytes by their positions: a tensor ``(N, C, H, W)``, or files that are decoded on access."""
 
     def __getitem__(self, positions: Tensor, /) -> Any:
-        """``(n, C, H, W)``; or ``n`` images ``(C, H, W)`` of any sizes, which a transform makes a batch of."""
+        """Returns ``(n, C, H, W)``, or ``n`` images ``(C, H, W)`` of any sizes, of which a transform makes a batch."""
 
 
-# What is drawn is drawn for the batch and for each of its images: torchvision's own transforms draw once a call, and
-# called image by image they take longer than a training step of a small network.
+# Random numbers are drawn for a whole batch at once, one for each image: torchvision's own transforms draw once per
+# call, and called image by image they take longer than a training step of a small network.
 
 
 def random_crop(images: Sequence[Tensor] | Tensor, size: int, padding: int) -> Tensor:
-    """Pads images ``(C, H, W)`` by zeros and crops each at a place of its own: ``(n, C, size, size)``."""
+    """Pads images ``(C, H, W)`` with zeros and crops each at a place of its own: ``(n, C, size, size)``."""
     from torchvision.transforms.v2.functional import crop
 
     crops = []
@@ -42,7 +42,7 @@ def random_crop(images: Sequence[Tensor] | Tensor, size: int, padding: int) -> T
 
 
 def random_flip(images: Tensor) -> Tensor:
-    """Mirrors each image of ``(n, C, H, W)`` left to right, or not."""
+    """Mirrors each image of ``(n, C, H, W)`` left to right with probability one half."""
     from torchvision.transforms.v2.functional import horizontal_flip
 
     return torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, horizontal_flip(images), images)
@@ -51,7 +51,7 @@ def random_flip(images: Tensor) -> Tensor:
 def cut_out(images: Tensor, side: int) -> Tensor:
     """Sets one square of each image of ``(n, C, H, W)`` to zero, in place (DeVries and Taylor 2017; as in DARTS).
 
-    The centre is any pixel, so squares reach over the borders; what is beyond is cut off.
+    The centre is any pixel, so squares may reach over the borders; what lies beyond is cut off.
     """
     height, width = images.shape[-2:]
     top = torch.randint(height, (len(images), 1)) - side // 2
@@ -63,15 +63,16 @@ def cut_out(images: Tensor, side: int) -> Tensor:
 
 
 class ImageSet(Dataset):
-    """Images and labels, from which normalised batches are made.
+    """Makes normalised batches from images and labels.
 
     Args:
-        images: of bytes.
-        labels: ``(N,)``.
-        mean, std: of each channel, on the scale 0 to 1; batches are normalised by them.
-        transform: makes a batch ``(n, C, H, W)`` of bytes from what ``images`` gives for n positions; None: it is one.
-        positions: which of the images are in the set; None: all.
-        cutout: the side of the square that is set to zero after normalisation; 0: none.
+        images: the N images as bytes, found by their positions.
+        labels: the labels of the images, ``(N,)``.
+        mean, std: the mean and deviation of each channel, on the scale 0 to 1, by which batches are normalised.
+        transform: the function that makes a batch ``(n, C, H, W)`` of bytes from what ``images`` gives for n positions;
+            None: that is a batch already.
+        positions: the positions of the images that are in the set; None: all are.
+        cutout: the side in pixels of the square that is set to zero after normalisation; 0: nothing is cut out.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ImageSet(Dataset):
         return len(self.positions)
 
     def __getitems__(self, numbers: Sequence[int] | Tensor) -> Batch:
-        """A normalised batch of those numbers of the set: ``(n, C, H, W)`` float, ``(n,)``."""
+        """Returns a normalised batch of the examples with these numbers in the set: ``(n, C, H, W)`` float, ``(n,)``."""
         positions = self.positions[numbers]
         images = self.images[positions]
         if self.transform is not None:
@@ -105,7 +106,7 @@ class ImageSet(Dataset):
 
 
 class ImageStream:
-    """Augmented batches of a set; what is random in a batch depends on the seed and the batch's number alone."""
+    """Delivers augmented batches of a set; what is random in one depends on the seed and the batch's number alone."""
 
     def __init__(self, images: ImageSet, order: Shuffled) -> None:
         self.images, self.order = images, order
@@ -120,14 +121,15 @@ class ImageStream:
 
 
 class ImageData(DataModule):
-    """Image classification. A subclass says how to :meth:`load` its images.
+    """Data for image classification. A subclass says how to :meth:`load` its images.
 
     Args:
-        batch_size: per device.
-        num_workers: processes that prepare batches; 0: the main process.
-        architecture_share: the part of the training images that the architecture is judged on; the rest trains weights.
-        split_seed: of that division. It is apart from a run's seed, so that runs are comparable.
-        cutout: the side in pixels of the square that is cut out of each training image; 0: none.
+        batch_size: the number of images in a batch on each device.
+        num_workers: the number of processes that prepare batches; 0: the main process prepares them.
+        architecture_share: the share of the training images on which architectures are judged; the rest trains weights.
+        split_seed: the seed of the random division into the weights part and the architecture part. It is separate from
+            a run's seed, so that runs are comparable.
+        cutout: the side in pixels of the square that is cut out of each training image; 0: nothing is cut out.
     """
 
     mean: Sequence[float]
@@ -146,15 +148,15 @@ class ImageData(DataModule):
         self.cutout = cutout
 
     def load(self, test: bool) -> tuple[Images, Tensor]:
-        """Images ``(N, C, H, W)`` as bytes and labels ``(N,)`` of the training or the test data."""
+        """Returns images ``(N, C, H, W)`` as bytes and labels ``(N,)`` of the training or the test data."""
         raise NotImplementedError
 
     def transform(self, augment: bool) -> Transform | None:
-        """What makes a batch of bytes from images as loaded, for training or for evaluation; None: nothing."""
+        """Returns what makes a batch of bytes from loaded images, for training or evaluation; None: they are one already."""
         return None
 
     def division(self, count: int) -> tuple[Tensor, Tensor]:
-        """The positions of the weights part and of the architecture part among ``count`` training images."""
+        """Returns the positions of the weights part and of the architecture part among ``count`` training images."""
         generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "split"))
         order = torch.randperm(count, generator=generator)
         n_architecture = round(count * self.architecture_share)

@@ -1,4 +1,4 @@
-"""For searches that need no data."""
+"""A data module for searches that need no data."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from lightning_nas.errors import SettingError
 
 
 class NoData(DataModule):
-    """No data at all: for a search whose evaluator reads results from a file."""
+    """Holds no data, for a search whose evaluator reads results from a file."""
 
     is_empty = True
 

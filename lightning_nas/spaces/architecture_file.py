@@ -85,7 +85,7 @@ def load_architecture(source: str | Path | dict[str, Any]) -> ArchitectureRecord
     if isinstance(source, dict):
         return _parse(source, "architecture")
     if str(source) in PUBLISHED:
-        space, architecture, citation = PUBLISHED[str(source)]()
+        space, architecture, citation = PUBLISHED[str(source)].build()
         return ArchitectureRecord(space, architecture, method=citation)
     path = Path(source)
     if not os.path.isfile(path):  # ``Path.is_file`` raises for a name too long and in a folder that is closed to us

@@ -165,7 +165,7 @@ def test_list_has_all_there_is_with_a_line_on_each(capsys):
     for name, text in sections["configurations"].items():
         assert text
         assert Path(find_config(name)).read_text().startswith(f"# {text}\n")
-    citations = {name: build()[2] for name, build in PUBLISHED.items()}
+    citations = {name: each.describe() for name, each in PUBLISHED.items()}
     assert sections["published architectures"] == citations
     assert "darts_v2" in citations
 

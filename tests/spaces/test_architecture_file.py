@@ -48,7 +48,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_architecture_is_found_by_name_and_survives_a_file(name):
     found = load_architecture(name)
-    space, architecture, citation = PUBLISHED[name]()
+    space, architecture, citation = PUBLISHED[name].build()
     assert_same(found, ArchitectureRecord(space, architecture, {}, citation, None))
     found.save("architecture.json")
     assert_same(load_architecture("architecture.json"), found)

@@ -32,7 +32,7 @@ def count(module: nn.Module) -> int:
 
 
 def test_weights_of_the_published_architecture() -> None:
-    space, architecture, _ = PUBLISHED["enas_micro"]()
+    space, architecture, _ = PUBLISHED["enas_micro"].build()
     child = space.restrict(architecture)
     settings = {"channels": 36, "layers": 15, "form": "final"}
     with torch.device("meta"):
@@ -75,7 +75,7 @@ def test_choices_come_in_the_order_in_which_enas_samples_them() -> None:
 
 def test_loose_ends_of_the_published_cells() -> None:
     """The normal cell's nodes read the inputs alone; one node of the reduction cell reads another, node 3."""
-    space, architecture, _ = PUBLISHED["enas_micro"]()
+    space, architecture, _ = PUBLISHED["enas_micro"].build()
     assert space.loose_ends(architecture, "normal") == (2, 3, 4, 5, 6)
     assert space.loose_ends(architecture, "reduce") == (2, 4, 5, 6)
     outputs = {kind: [e[0] for e in edges if e[1] == "output"] for kind, edges in space.graphs(architecture).items()}

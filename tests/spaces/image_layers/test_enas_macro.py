@@ -65,7 +65,7 @@ def test_a_layer_chooses_an_operation_and_then_a_bit_for_each_state_before_its_p
 
 
 def test_the_released_network_has_98_of_276_skips() -> None:
-    space, architecture, citation = PUBLISHED["enas_macro"]()
+    space, architecture, citation = PUBLISHED["enas_macro"].build()
     names = space.to_names(architecture)
     skips = [names[choice.name] for choice in space.choices if choice.kind == "skip"]
     assert (len(skips), skips.count("on")) == (276, 98)
@@ -105,7 +105,9 @@ def test_operations_may_be_given_by_the_papers_numbers() -> None:
     part = ENASMacro(layers=3, operations=["max_pool_3x3", "avg_pool_3x3"])  # the number is not the option's index
     assert part.describe(part.from_genotype("4; 5:0; 4:00")) == "avg_pool_3x3; max_pool_3x3:0; avg_pool_3x3:00"
     full = ENASMacro(layers=24)
-    assert full.from_genotype(full.describe(full.from_genotype(RELEASED_24_LAYERS))) == PUBLISHED["enas_macro"]()[1]
+    assert (
+        full.from_genotype(full.describe(full.from_genotype(RELEASED_24_LAYERS))) == PUBLISHED["enas_macro"].build()[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_images_have_to_be_described() -> None:
 
 
 def test_the_released_network_has_its_number_of_weights() -> None:
-    space, architecture, _ = PUBLISHED["enas_macro"]()
+    space, architecture, _ = PUBLISHED["enas_macro"].build()
     child = space.restrict(architecture)
     with torch.device("meta"):
         assert n_params(child.network(CIFAR, channels=96, form="final")) == 30_947_424

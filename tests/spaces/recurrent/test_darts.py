@@ -64,7 +64,7 @@ def test_derivation_keeps_the_strongest_edge_of_each_node() -> None:
     ],
 )
 def test_published_cells(name: str, genotype: str) -> None:
-    space, architecture, citation = PUBLISHED[name]()
+    space, architecture, citation = PUBLISHED[name].build()
     assert space.describe(architecture) == genotype
     assert "Liu et al. 2019" in citation
     graph = space.graphs(architecture)["cell"]
@@ -124,7 +124,7 @@ def n_params(network: nn.Module) -> int:
 def test_published_parameter_counts() -> None:
     with torch.device("meta"):
         for name in ("darts_ptb_v1", "darts_ptb_v2"):
-            space, architecture, _ = PUBLISHED[name]()
+            space, architecture, _ = PUBLISHED[name].build()
             assert n_params(space.restrict(architecture).network(PTB, hidden=850, form="final")) == 22_960_000
         assert n_params(DARTSRecurrentCell().network(PTB, hidden=300)) == 4_810_000
         # the cell of ENAS in the frame of DARTS
@@ -216,7 +216,7 @@ def test_the_relaxed_network_and_its_gradients_are_the_textbooks(form: str, trai
 
 @pytest.mark.parametrize("name", ["darts_ptb_v1", "darts_ptb_v2"])
 def test_a_published_cell_is_the_textbooks(name: str) -> None:
-    space, architecture, _ = PUBLISHED[name]()
+    space, architecture, _ = PUBLISHED[name].build()
     network = space.restrict(architecture).network(TEXT, hidden=5, form="final", **DROPOUT).double()
     for weight in network.parameters():
         nn.init.normal_(weight, std=0.5)

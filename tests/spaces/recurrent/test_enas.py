@@ -45,7 +45,7 @@ def test_a_node_chooses_a_predecessor_and_then_an_activation() -> None:
 
 
 def test_the_published_cell() -> None:
-    space, architecture, citation = PUBLISHED["enas_ptb"]()
+    space, architecture, citation = PUBLISHED["enas_ptb"].build()
     assert space.loose_ends(architecture) == (3, 4, 7, 9, 10, 11)
     assert "Pham et al. 2018" in citation
     names = space.to_names(architecture)
@@ -105,7 +105,7 @@ def n_params(network: nn.Module) -> int:
 
 
 def test_published_parameter_counts() -> None:
-    space, architecture, _ = PUBLISHED["enas_ptb"]()
+    space, architecture, _ = PUBLISHED["enas_ptb"].build()
     by_activation = ENASRecurrentCell(share="pair_and_activation")
     with torch.device("meta"):
         assert n_params(space.restrict(architecture).network(PTB, hidden=748, form="final")) == 22_027_104
@@ -248,7 +248,7 @@ class Closed(nn.Module):
 
 
 def test_a_closed_gate_passes_on_the_state_that_it_reads() -> None:
-    space, architecture, _ = PUBLISHED["enas_ptb"]()
+    space, architecture, _ = PUBLISHED["enas_ptb"].build()
     network = space.network(TEXT, hidden=4, form="final", **DROPOUT)
     network.cell.product_norms.update({name: Closed() for name in network.cell.matrices})
     carry = torch.randn(3, 4)

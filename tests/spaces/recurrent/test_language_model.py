@@ -27,7 +27,7 @@ def _seed() -> None:
 def published(name: str, hidden: int = 6, **settings: float) -> RecurrentNetwork:
     """The final network of a published cell, with weights as after some training and all dropouts zero but those
     given."""
-    space, architecture, _ = PUBLISHED[name]()
+    space, architecture, _ = PUBLISHED[name].build()
     settings = dict.fromkeys(DROPOUT, 0.0) | settings
     network = space.restrict(architecture).network(TEXT, hidden=hidden, form="final", **settings).double()
     for weight in network.parameters():
