@@ -94,7 +94,7 @@ def _peak_memory(device: torch.device, prepare: Callable[[], Measured], threads:
         else:
             ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, or it would be used unseen
             with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")  # the high-water mark begins anew
+                file.write("5")  # the high-water mark begins again
             before = _resident("VmRSS")
 
     prepare()(begin)

@@ -13,7 +13,7 @@ class Objective:
     """A metric and its direction. The only place that turns a metric into a score, of which more is better.
 
     Attributes:
-        metric: the metric's name.
+        metric: the name of the metric.
         mode: ``max`` if a higher value is better, ``min`` if a lower one is.
     """
 

@@ -60,7 +60,7 @@ class Configurable:
                 raise SettingError(f"expected a {cls.__name__} or its spec {{class_path, init_args}}, got {spec!r}")
             found = find_class(spec["class_path"], cls)
             if found is None:
-                raise SettingError(f"{spec['class_path']} is no {cls.__name__} that is imported")
+                raise SettingError(f"{spec['class_path']} is not a {cls.__name__} that is imported")
             instance = found(**spec.get("init_args", {}), **spec.get("dict_kwargs", {}))
             instance._restore(spec)
         return instance
@@ -154,7 +154,7 @@ def check_arguments(function: Any, arguments: dict[str, Any], field: str, skip: 
 
     Args:
         function: a callable with type hints, or a class.
-        arguments: by name.
+        arguments: the values of arguments by their names.
         field: what the arguments are called in an error.
         skip: parameters that are not the user's to give.
 

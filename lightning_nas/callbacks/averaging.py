@@ -10,11 +10,11 @@ from lightning_nas.errors import SettingError
 
 class NonMonotoneAveraging(WeightAveraging):
     """Averages the weights over all steps since the validation loss stopped falling (NT-ASGD; Merity, Keskar, Socher
-    2018, algorithm 1). Training goes on as before; validation, tests and checkpoints have the average.
+    2018, algorithm 1). Training continues as before; validation, tests and checkpoints have the average.
 
     Args:
-        interval: averaging begins when a validation loss is higher than the lowest of those before the last so many
-            (paper 5).
+        interval: averaging begins when a validation loss is higher than the lowest of those before the last
+            ``interval`` ones (paper 5).
     """
 
     def __init__(self, interval: int = 5) -> None:

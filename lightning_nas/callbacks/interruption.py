@@ -49,4 +49,4 @@ class Interruption(Callback):
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
             exception.code = 130 if self.by_keyboard else 143  # the process's exit status
             trainer.save_checkpoint(self.path)
-            rank_zero_info(f"Interrupted. Go on with --ckpt_path {self.path}")
+            rank_zero_info(f"Interrupted. Continue with --ckpt_path {self.path}")

@@ -115,7 +115,7 @@ def study_random(
     """Does a search beat random? For each seed what it finds, the best of random architectures under its own shared
     weights, what other searches find, and one random architecture are retrained alike and tested.
 
-    What is done already in the folder is not done again, so an interrupted study goes on where it stopped.
+    What is done already in the folder is not done again, so an interrupted study continues where it stopped.
 
     Args:
         run: runs a command line.
@@ -163,10 +163,10 @@ def study_controller(
 
     Args:
         ckpt_path: the checkpoint of an ENAS search.
-        n_architectures: of each kind.
-        n_batches: of the architecture part, that each architecture is scored on.
+        n_architectures: the number of architectures of each kind.
+        n_batches: the number of batches of the architecture part that each architecture is scored on.
         retrain_weights: also trains shared weights with the untrained controller, for as many epochs as the search did,
-            and scores all under both. They are kept in the folder: an interrupted study goes on where it stopped.
+            and scores all under both. They are kept in the folder: an interrupted study continues where it stopped.
         device: where it is computed.
         folder: where controller.csv and the pictures are written.
     """
@@ -203,7 +203,7 @@ def study_search(
     what was found in the end, and differences paired by seed.
 
     Args:
-        space: the search space.
+        space: the space in which all strategies search.
         evaluator: what decides between architectures, the same for all strategies.
         strategies: by the names that they have in the table; the others are compared with the first.
         n_trials: after how many a search ends; null: by the budget alone.
@@ -233,7 +233,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 CONFIGURED = ("study search",)
-"""The commands whose settings are so many that they come from a file."""
+"""The commands with so many settings that they come from a file."""
 
 
 def run(argv: Sequence[str], main: "Command") -> None:

@@ -40,9 +40,9 @@ class Trainer(pl.Trainer):
         """Writes architecture.json, its drawing and the comparison with random ones from the checkpoint of a search.
 
         Args:
-            model: the search.
+            model: the search that the checkpoint holds.
             datamodule: the data that it was trained on.
-            ckpt_path: the checkpoint.
+            ckpt_path: the checkpoint of the search.
             n_random: random architectures to compare with under the same shared weights; 0: none.
             folder: where to write; default: a new run folder.
         """

@@ -18,7 +18,7 @@ from lightning_nas.specs import Configurable
 class Controller(Configurable):
     """How a policy is made, for whatever space; :meth:`policy` makes it.
 
-    A logit is ``C tanh(x / T) + log(n)``: x is what the network says, n the number of legal architectures that go on
+    A logit is ``C tanh(x / T) + log(n)``: x is what the network says, n the number of legal architectures that continue
     with the option. So an illegal option has probability 0, no prefix ends dead, and while x is 0 all architectures are
     equally likely. Output layers start at zero, all other weights between -0.1 and 0.1.
 
@@ -74,7 +74,7 @@ class Controller(Configurable):
             return Policy(space, self)
 
     def sequence(self, steps: int) -> nn.Module:
-        """The sequence model, for at most so many steps.
+        """The sequence model for at most ``steps`` steps.
 
         Its ``forward(x, memory=None)`` takes one step: from an input ``(n, width)`` and the memory of the steps before
         it (None at the first) to the hidden state ``(n, width)`` and the memory after it.
@@ -135,7 +135,7 @@ class Policy(nn.Module):
 
     Args:
         space: whose architectures; the weights fit no other space.
-        controller: its settings.
+        controller: the settings by which the policy is made.
 
     Attributes:
         steps: runs of the sequence model; see :mod:`lightning_nas.controllers.steps`.

@@ -15,7 +15,7 @@ class FactorizedController(Controller):
     """Policies that decide each choice by a softmax of its own, whatever was chosen before.
 
     A logit is ``x + log(n)``: x is learnt and starts at 1e-3 times a normal number, n is the number of legal
-    architectures that go on with the option. So choices are independent but for the space's rule.
+    architectures that continue with the option. So choices are independent but for the space's rule.
 
     Args:
         skip_target: the share of skips that a regulariser pulls towards.
@@ -39,7 +39,7 @@ class FactorizedPolicy(Policy):
 
     Args:
         space: whose architectures; the logits fit no other space.
-        controller: its settings.
+        controller: the settings by which the policy is made.
         generator: draws the logits at the start.
 
     Attributes:

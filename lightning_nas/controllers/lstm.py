@@ -18,7 +18,7 @@ class LSTMController(Controller):
     Args:
         hidden: units of a layer (released ENAS: 100 for recurrent cells, else 64).
         layers: NAS-RL has two of 35 units.
-        others: see :class:`Controller`.
+        others: settings of every controller by name; see :class:`Controller`.
     """
 
     def __init__(self, hidden: int = 64, layers: int = 1, **others: Any) -> None:

@@ -8,7 +8,7 @@ was chosen is what the next step reads. To a state that choices can point at bel
 2. Where the node's last choices are a group of skips, the anchor is the hidden state of the group's own step.
 3. The states of a cell that no node computes, its inputs, are anchored by steps on the start embedding before the
    cell's first choice. They are pointed at like others, but read as zeros.
-4. The model's memory goes on from cell to cell. Before the steps of rule 3 one more step reads the last choice.
+4. The model's memory continues from cell to cell. Before the steps of rule 3 one more step reads the last choice.
 5. A choice without sources, or of a node whose name ends in no number, points at nothing and is made like an operation.
 """
 
@@ -82,7 +82,8 @@ def automaton(tables: Tables, widest: int) -> dict[str, Tensor]:
     each option.
 
     Returns:
-        ``prior``, the log of the share of architectures that go on with the option, and ``next``, the row that follows.
+        ``prior``, the log of the share of architectures that continue with the option, and ``next``, the row after
+        it.
     """
     prior, following, end = [], [], 0
     for rows, counts in zip(tables.next, tables.counts, strict=True):

@@ -23,10 +23,10 @@ class TransformerController(Controller):
     There is no dropout, so that a probability does not depend on when it is asked for.
 
     Args:
-        width: of the hidden state.
+        width: the width of the hidden state.
         layers: each attention and a two-layer perceptron of four times the width, normalised before.
-        heads: of the attention; they divide the width.
-        others: see :class:`Controller`.
+        heads: the number of attention heads, which divides the width.
+        others: settings of every controller by name; see :class:`Controller`.
     """
 
     def __init__(self, width: int = 64, layers: int = 2, heads: int = 4, **others: Any) -> None:

@@ -22,7 +22,7 @@ class Profile:
     Attributes:
         n_params: parameters without the auxiliary head, as the field reports them.
         n_params_auxiliary: parameters of the auxiliary head, which is used in training only.
-        flops: of one example's forward pass; a multiply-add is 2 FLOPs.
+        flops: the FLOPs of one example's forward pass; a multiply-add is 2 FLOPs.
         activations: elements that convolutions and linear layers put out for one example.
         latency: median milliseconds of one batch's forward pass; None: not measured.
         latency_batch_size: examples in that batch; None: not measured.

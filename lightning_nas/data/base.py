@@ -168,7 +168,7 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     @abstractmethod
     def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
-        """Delivers each example of a part once, in order and without augmentation, or ``n_batches`` spread evenly over it."""
+        """Delivers each example of a part once, in order, without augmentation; or ``n_batches`` spread over it."""
         raise NotImplementedError
 
     @property

@@ -27,7 +27,7 @@ class CIFAR10(ImageData):
             ``LIGHTNING_NAS_DATA`` names, else ``data``.
         download: whether the archive is fetched if the folder does not hold it.
         verify: whether the files are compared with the published checksums; switch it off for a re-encoded copy.
-        cutout: the side in pixels of the square that is cut out of each training image (DARTS: 16); 0: nothing is cut out.
+        cutout: the side in pixels of the square that is cut out of each training image (DARTS: 16); 0: nothing is.
         batch_size: the number of images in a batch on each device.
         num_workers: the number of processes that prepare batches; 0: the main process prepares them.
         split: a file that divides the training images, numbered in the published order; None: they are divided at
@@ -81,7 +81,7 @@ class CIFAR10(ImageData):
         if others:
             raise SettingError(
                 f"folder: in {place.absolute()} the checksums of {', '.join(others)} are not the published ones. "
-                "If they were encoded anew, set verify to false; if they are damaged, delete them and try again"
+                "If they were encoded again, set verify to false; if they are damaged, delete them and try again"
             )
         if len(there) == len(checksums):
             return
@@ -91,7 +91,7 @@ class CIFAR10(ImageData):
             raise SettingError(
                 f"folder: CIFAR-10 is not in {self.folder.absolute()} and could not be downloaded ({error}). "
                 f"Put the published archive {Archive.filename} (MD5 {Archive.tgz_md5}) there and unpack it to "
-                f"{Archive.base_folder}/; for files that were encoded anew also set verify to false"
+                f"{Archive.base_folder}/; for files that were encoded again also set verify to false"
             ) from error
 
     def load(self, test: bool) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
             raise ValueError("there has to be a label from 0 to 9 for each image")
         return images, labels
     except Exception as error:  # whatever a damaged or foreign file raises
-        raise SettingError(f"folder: {path} is no batch of CIFAR-10 ({error})") from error
+        raise SettingError(f"folder: {path} is not a batch of CIFAR-10 ({error})") from error
 
 
 def _read_split(path: str, count: int) -> tuple[Tensor, Tensor]:

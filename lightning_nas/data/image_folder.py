@@ -50,11 +50,11 @@ class ImageFolder(ImageData):
             their shorter sides, at most 224.
         flip: mirror training images at random; switch off where left and right matter, as in letters.
         cutout: the side in pixels of the square that is cut out of each training image; 0: none.
-        batch_size: per device.
+        batch_size: the number of images in a batch on each device.
         num_workers: processes that decode images and prepare batches; 0: the main process.
         architecture_share: the part of the training images that the architecture is judged on, where there is no
             ``val/``.
-        split_seed: of that division.
+        split_seed: the seed by which the training images are divided.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Files:
 
     Args:
         folder: what the paths are relative to.
-        paths: of the images.
+        paths: the paths of the image files.
         channels: 1 or 3; grey images are repeated and coloured ones turned grey.
     """
 
@@ -227,7 +227,8 @@ class Scan:
         image_size: pixels: the side of the training images where all are square and of one size, else the median of
             their shorter sides, at most 224.
         channels: 1 if all training images are grey, else 3.
-        mean, std: of each channel of the training images, on the scale 0 to 1. Every image weighs the same.
+        mean, std: mean and deviation of each channel of the training images, on the scale 0 to 1. Every image weighs
+            the same.
         broken: path to reason, for files that cannot be decoded.
     """
 
@@ -239,7 +240,7 @@ class Scan:
 
 
 def scan_once(folder: Path, training: list[str], test: list[str]) -> Scan:
-    """The scan of a folder from the cache, where the files are still the same, else anew.
+    """The scan of a folder from the cache, where the files are still the same, else again.
 
     A cache that cannot be read or written costs time and nothing else.
     """

@@ -94,7 +94,7 @@ class ImageSet(Dataset):
         return len(self.positions)
 
     def __getitems__(self, numbers: Sequence[int] | Tensor) -> Batch:
-        """Returns a normalised batch of the examples with these numbers in the set: ``(n, C, H, W)`` float, ``(n,)``."""
+        """A normalised batch of the examples with these numbers in the set: ``(n, C, H, W)`` float, ``(n,)``."""
         positions = self.positions[numbers]
         images = self.images[positions]
         if self.transform is not None:
@@ -152,7 +152,7 @@ class ImageData(DataModule):
         raise NotImplementedError
 
     def transform(self, augment: bool) -> Transform | None:
-        """Returns what makes a batch of bytes from loaded images, for training or evaluation; None: they are one already."""
+        """What makes a batch of bytes from loaded images, for training or evaluation; None: they are one already."""
         return None
 
     def division(self, count: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ class PyDocs(TextData):
     Args:
         max_vocabulary: the most frequent words of the training text that are kept, ``<eos>`` and ``<unk>`` among them;
             None: all, with which ``<unk>`` is never trained.
-        batch_size: columns per device.
+        batch_size: the number of columns on each device.
         evaluation_batch_size: columns in evaluation. Every rank evaluates them all.
         bptt: tokens of a window.
         variable_bptt: windows of the training text have random lengths around ``bptt``.

@@ -27,7 +27,7 @@ class Window(NamedTuple):
     """A batch: T tokens of N columns of a text.
 
     Attributes:
-        tokens: ``(T, N)``.
+        tokens: the words that are read, as numbers, ``(T, N)``.
         targets: ``(T, N)``, the tokens one further in the text.
         first: ``(T,)``, true at the first token of a pass alone: there a carry starts from zeros.
     """
@@ -45,19 +45,19 @@ def read_lines(path: Path) -> Iterator[list[str]]:
     """The words of each line of a file, divided by white space.
 
     Raises:
-        SettingError: if the file is not there, is no text in UTF-8 or has no words.
+        SettingError: if the file is not there, is not text in UTF-8 or has no words.
     """
     empty = True
     try:
         with open(path, encoding="utf-8-sig") as file:
             for line in file:
                 if "\0" in line:
-                    raise SettingError(f"data: {path} is no text, it has zero bytes")
+                    raise SettingError(f"data: {path} is not text, it has zero bytes")
                 words = line.split()
                 empty = empty and not words
                 yield words
     except UnicodeDecodeError as error:
-        raise SettingError(f"data: {path} is no text in UTF-8 ({error.reason})") from error
+        raise SettingError(f"data: {path} is not text in UTF-8 ({error.reason})") from error
     except OSError as error:
         raise SettingError(f"data: {path} cannot be read ({error.strerror})") from error
     if empty:
@@ -116,9 +116,9 @@ class TextStream:
     """Passes over columns, one after the other; each has the same number of windows.
 
     Args:
-        columns: ``(L, N)``.
+        columns: the text in columns, words as numbers, ``(L, N)``.
         bptt: tokens of a window.
-        seed: of the windows' lengths, which are drawn anew in every pass; None: all are ``bptt``.
+        seed: the seed of the windows' lengths, which are drawn again in every pass; None: all are ``bptt``.
     """
 
     def __init__(self, columns: Tensor, bptt: int, seed: int | None = None) -> None:
@@ -151,7 +151,7 @@ class TextData(DataModule):
     Batches are :class:`Window`; every stream has its own ``first``, and needs its own carry.
 
     Args:
-        batch_size: columns per device.
+        batch_size: the number of columns on each device.
         evaluation_batch_size: columns in evaluation. Every rank evaluates them all.
         bptt: tokens of a window.
         variable_bptt: windows of the training text have random lengths around ``bptt``.
@@ -235,7 +235,7 @@ class TextData(DataModule):
         )
 
     def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
-        """One pass over a part in windows of ``bptt``; or the first so many windows of it, which follow each other."""
+        """One pass over a part in windows of ``bptt``; or its first ``n_batches`` windows, which follow each other."""
         return self._in_order(self._columns(part, "evaluation_batch_size"), n_batches)
 
     def plain_batches(self) -> DataLoader:

@@ -14,12 +14,12 @@ class TextFiles(TextData):
     testing reads the test file.
 
     Args:
-        folder: holds the files.
+        folder: the folder that holds the files.
         train, valid, test: their paths in the folder, or anywhere.
-        lower: lower-case all words.
+        lower: whether all words are put in lower case.
         max_vocabulary: the most frequent words of the training text that are kept, ``<eos>`` and ``<unk>`` among them;
             None: all.
-        batch_size: columns per device.
+        batch_size: the number of columns on each device.
         evaluation_batch_size: columns in evaluation. Every rank evaluates them all.
         bptt: tokens of a window.
         variable_bptt: windows of the training text have random lengths around ``bptt``.

@@ -36,7 +36,7 @@ class Evaluator(Configurable, ABC):
         Args:
             space: whose architectures will be asked for.
             data: the data module; None where there is none.
-            seed: of everything random in evaluations, together with the number of the trial.
+            seed: the seed of everything random in evaluations, together with the number of the trial.
 
         Raises:
             SettingError: if the evaluator cannot serve this space, or needs data.

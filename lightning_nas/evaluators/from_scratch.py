@@ -36,10 +36,10 @@ class FromScratch(Evaluator):
     Args:
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
-        epochs: of training.
+        epochs: the number of epochs of each training.
         patience: epochs without a better score after which training ends; then, and if it trains to the end, the best
             epoch is scored. None: trains to the end and scores that.
-        max_minutes: of training, after which it ends with the batch; None: no limit.
+        max_minutes: the minutes after which a training ends with its batch; None: no limit.
         retrain: settings of :class:`~lightning_nas.training.retrain.Retrain` by name, such as ``optimizer``.
         trainer: settings of Lightning's ``Trainer`` by name, such as ``precision`` and ``gradient_clip_val``.
     """

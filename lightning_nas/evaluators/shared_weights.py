@@ -23,7 +23,8 @@ class SharedWeights(Evaluator):
 
     Args:
         checkpoint: the path of a search's checkpoint.
-        n_batches: of the architecture part, spread over it, the same for all architectures; None: all of it.
+        n_batches: the number of batches, spread over the architecture part and the same for all architectures; None:
+            all of it.
         n_calibration: training batches for BatchNorm.
     """
 

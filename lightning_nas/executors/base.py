@@ -110,7 +110,7 @@ class Blueprint:
 
     Attributes:
         evaluator, space, data: specs; of the data None where there are none.
-        seed: of the search.
+        seed: the seed of the search.
         classes: that the specs name, by their paths, pickled, so that a worker imports what it needs.
     """
 
@@ -138,7 +138,7 @@ class Blueprint:
             specs = evaluator.spec, space.spec, None if data is None else data.spec
         except (TypeError, AttributeError) as error:
             raise SettingError(
-                f"executor: workers build evaluator, space and data anew from plain settings, but {error}; "
+                f"executor: workers build evaluator, space and data again from plain settings, but {error}; "
                 "take the executor Serial"
             ) from error
         known = {class_path(sub): sub for sub in subclasses(Configurable)}
@@ -276,7 +276,7 @@ class Pool(Executor, ABC):
 
     @abstractmethod
     def wait(self, workers: list[Any], timeout: float | None) -> Any:
-        """One of the workers that has something to say, or is lost; None after so many seconds."""
+        """One of the workers that has something to say, or is lost; None after ``timeout`` seconds."""
         raise NotImplementedError
 
     @abstractmethod

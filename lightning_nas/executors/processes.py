@@ -41,10 +41,10 @@ class Processes(Pool):
     ``if __name__ == "__main__":``.
 
     Args:
-        n_workers: processes.
+        n_workers: the number of worker processes.
         retries: how often a trial whose worker died is run again before it counts as failed.
-        threads: of PyTorch in each worker; None: those of this process, divided among the workers. The last bits of
-            results depend on it on some machines.
+        threads: PyTorch's threads in each worker; None: those of this process, divided among the workers. On some
+            machines the last bits of results depend on them.
     """
 
     def __init__(self, n_workers: int = 2, retries: int = 2, threads: int | None = None) -> None:
@@ -125,7 +125,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # what trials start themselves, such as workers of data loaders, starts as it would in the parent: forked, where
-    # that is the default, since spawning them anew for every epoch takes longer than small trainings
+    # that is the default, since spawning them again for every epoch takes longer than small trainings
     multiprocessing.set_start_method(start_method, force=True)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

@@ -30,12 +30,12 @@ class Ray(Pool):
     have to be where they are on this one.
 
     Args:
-        n_workers: actors at most.
+        n_workers: the largest number of actors at once.
         cpus: cores of a worker.
-        gpus: of a worker; fractions share one.
+        gpus: the number of GPUs of a worker; fractions share one.
         retries: how often a trial whose worker was lost is run again before it counts as failed.
-        address: of a cluster, such as ``auto`` or ``ray://host:10001``; None: the one in ``RAY_ADDRESS``, or this
-            machine.
+        address: the address of a cluster, such as ``auto`` or ``ray://host:10001``; None: the one in ``RAY_ADDRESS``,
+            or this machine.
     """
 
     def __init__(

@@ -32,8 +32,8 @@ class Method(Module, ABC):
     """A search: it finds an architecture of a space.
 
     Attributes:
-        space: the search space.
-        seed: of everything random in the search.
+        space: the space that is searched.
+        seed: the seed of everything random in the search.
     """
 
     job = "search"
@@ -65,11 +65,11 @@ class OneShotMethod(NetworkModule, Method):
     one place where ranks are averaged.
 
     Args:
-        space: the search space.
+        space: the space that is searched.
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
         inputs: what the network must know of the data; None: asked of the data module.
-        seed: of everything random in the search.
+        seed: the seed of everything random in the search.
         bn: how BatchNorm normalises where single architectures are scored under the shared weights. ``recalibrate``: by
             statistics of the architecture's own, taken on training batches; ``batch``: by the batch, as reference
             implementations do, in validation too. Recurrent cells, all of whose states share a BatchNorm, need the

@@ -42,10 +42,10 @@ class DARTS(OneShotMethod):
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
         inputs: what the network must know of the data; None: asked of the data module.
-        seed: of everything random in the search.
+        seed: the seed of everything random in the search.
         bn: how BatchNorm normalises where random architectures are scored under the shared weights in the end.
-        order: of the architecture gradient. ``first``: at the weights as they are. Both others differentiate through
-            one step of the weights, ``finite_difference`` by the paper's approximation, ``exact`` by automatic
+        order: the order of the architecture gradient. ``first``: at the weights as they are. Both others differentiate
+            through one step of the weights, ``finite_difference`` by the paper's approximation, ``exact`` by automatic
             differentiation (several times slower).
         warmup_epochs: at the start, in which only weights are trained (paper: 0).
         optimizer: what trains the weights; None: SGD from .025 by a cosine to .001, momentum .9, weight decay 3e-4,
@@ -136,7 +136,7 @@ class DARTS(OneShotMethod):
 
                 with torch.random.fork_rng(devices=self._random_devices):  # all losses of a step see the same dropout
                     forward = partial(network, gates=self.gates())
-                    # the weights' carry stays: their own step goes on from it
+                    # the weights' carry stays: their own step continues from it
                     return self.loss(forward, batch[stream], stream, advance=stream == "architecture")
 
             return loss
@@ -216,10 +216,10 @@ def unrolled_gradient(
 
     Args:
         train_loss, valid_loss: the loss at given weights.
-        weights: w, by name.
-        alphas: α.
-        lr: ξ.
-        weight_decay: λ.
+        weights: the network's weights w by their names.
+        alphas: the architecture parameters α.
+        lr: the learning rate ξ of the inner step.
+        weight_decay: the weight decay λ of the inner step.
         velocity: µ v by name; where a name is missing it is zero.
         exact: by automatic differentiation instead of finite differences.
         clip: the largest norm of ``∇_w L_train``, before the weight decay, and of g; None: not clipped. The factor κ by

@@ -39,21 +39,21 @@ class ENAS(SamplingMethod):
     """A controller that draws paths, and shared weights, trained in turn.
 
     Args:
-        space: the search space.
+        space: the space that is searched.
         task: what a batch costs and how it is scored and rewarded.
         network: settings of the space's network by name, such as ``channels``.
         inputs: what the network must know of the data; None: asked of the data module.
-        seed: of everything random in the search.
+        seed: the seed of everything random in the search.
         bn: how BatchNorm normalises where candidates are scored in the end: ``recalibrate`` on training images, or
             ``batch``. Rewards during the search are always by the batch.
         controller: the policy's settings; None: :class:`~lightning_nas.controllers.LSTMController` with its defaults.
         models_per_step: M, paths whose gradients a step of the weights averages.
         controller_steps: S, steps of the controller in an epoch (released code: micro 30, macro 50).
         samples_per_step: architectures that a step of the controller draws (released code: micro 10, macro 20).
-        entropy_weight: of the entropy in the reward (released code 1e-4; paper .1).
-        baseline_decay: of the moving average that is subtracted from rewards, per architecture: a step's mean reward
-            counts as often as the step draws architectures (released code .99).
-        skip_weight: of the divergence of skips from the controller's ``skip_target`` (macro .8).
+        entropy_weight: the weight of the entropy in the reward (released code 1e-4; paper .1).
+        baseline_decay: the decay of the moving average that is subtracted from rewards, per architecture: a step's mean
+            reward counts as often as the step draws architectures (released code .99).
+        skip_weight: the weight of the divergence of skips from the controller's ``skip_target`` (macro .8).
         controller_optimizer: what trains the controller; None: Adam with rate .0035, betas 0 and .999, eps 1e-3
             (released code, micro; macro .001). With rate 0 it stays untrained.
         optimizer: what trains the weights; None: SGD with Nesterov's momentum .9 and weight decay 1e-4, clipped at 5,
@@ -176,7 +176,7 @@ class ENAS(SamplingMethod):
     @torch.no_grad()
     def rewards(self, architectures: Sequence[Architecture], batch: Any) -> Tensor:
         """The task's rewards of architectures on one batch, ``(n,)``, BatchNorm by the batch; the network stays as it
-        is. All go on from the same hidden state, and the next batch from that of the first."""
+        is. All continue from the same hidden state, and the next batch from that of the first."""
         forwards = [partial(self.network, gates=self.space.gates(architecture)) for architecture in architectures]
         # evaluating: no dropout, no drop-path, no auxiliary head
         with evaluating(self.network), batch_statistics(self.network):

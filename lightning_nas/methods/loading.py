@@ -11,7 +11,7 @@ def load_search(path: str) -> tuple[OneShotMethod, DataModule]:
     """A search with its network, in evaluation mode, and its data, ready to be asked for batches.
 
     Raises:
-        SettingError: if the file is no checkpoint of a search that knows its data.
+        SettingError: if the file is not a checkpoint of a search that knows its data.
     """
     settings = checkpoint_settings(path)
     if "data" not in settings:

@@ -32,18 +32,18 @@ class RandomSearchWS(SamplingMethod):
     """Weights shared by uniformly drawn architectures, which are ranked under them in the end.
 
     Args:
-        space: the search space.
+        space: the space that is searched.
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
         inputs: what the network must know of the data; None: asked of the data module.
-        seed: of everything random in the search.
+        seed: the seed of everything random in the search.
         bn: how BatchNorm normalises where candidates are scored: ``recalibrate`` on training images, or ``batch``.
         optimizer: what trains the weights; None: SGD from .025 by a cosine to .001, momentum .9, weight decay 3e-4,
             clipped at 5 (released code).
         n_candidates: drawn in a round of the ranking.
         n_batches: on which each candidate is scored, the same for all.
         n_finalists: the candidates of a round that are scored on the whole architecture part.
-        rounds: of the ranking; None: one per 10,000 steps of training.
+        rounds: the number of rounds of the ranking; None: one for every 10,000 steps of training.
     """
 
     def __init__(

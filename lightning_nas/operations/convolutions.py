@@ -170,8 +170,8 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
     """Zeroes whole samples with this probability and rescales the others, so that the expectation stays.
 
     Args:
-        x: ``(N, ...)``.
-        probability: of a sample to be dropped, below 1; 0 returns ``x`` itself.
+        x: the batch of outputs, ``(N, ...)``.
+        probability: the probability to drop a sample, below 1; 0 returns ``x`` itself.
     """
     if probability == 0:
         return x

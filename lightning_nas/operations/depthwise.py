@@ -22,7 +22,7 @@ def depthwise_pointwise(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride:
         x: ``(N, C, H, W)``.
         depthwise: ``(C, 1, k, k)`` with an odd k.
         pointwise: ``(C_out, C, 1, 1)``.
-        stride: of the depthwise convolution.
+        stride: the stride of the depthwise convolution.
 
     Returns:
         ``(N, C_out, ⌈H / stride⌉, ⌈W / stride⌉)``.

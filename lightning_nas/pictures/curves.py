@@ -20,10 +20,10 @@ class Curve:
     """Quartiles over runs, from where each run has a value. They hold what is lopsided, as values of first trials are.
 
     Attributes:
-        x: what was spent.
+        x: what had been spent, in ascending order.
         low: the first quartile of the values at each x.
-        median: their median.
-        high: their third quartile.
+        median: the median of the values at each x.
+        high: the third quartile of the values at each x.
     """
 
     x: list[float]
@@ -49,7 +49,7 @@ def draw_curves(curves: Mapping[str, Curve], path: str | os.PathLike[str], xlabe
     """Draws medians, and bands from the first quartile to the third.
 
     Args:
-        curves: by name.
+        curves: the curves by their names.
         path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
         xlabel: what was spent, with its unit.
         ylabel: what the value is.

@@ -61,7 +61,7 @@ def draw_architecture(
         caption: text below the picture.
 
     Raises:
-        ValueError: for another suffix, or if this is no architecture of the space.
+        ValueError: for another suffix, or if this is not an architecture of the space.
     """
     path = accepted(path, (*FORMATS, ".dot"))
     graphs = space.graphs(architecture)
@@ -165,7 +165,7 @@ def draw_weights(
     weight to the largest, and from 0 to 1 if all lie between.
 
     Args:
-        choices: of a space.
+        choices: the choices of a space.
         weights: for each choice a weight for each option.
         path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
         caption: text below the picture.

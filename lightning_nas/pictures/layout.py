@@ -80,7 +80,7 @@ class Layout:
         columns: their items, from above.
         routes: for each edge its links, from the source to the target.
         ends: the left and right end of each column.
-        width, height: of the whole drawing.
+        width, height: width and height of the whole drawing.
     """
 
     columns: list[list[Item]]
@@ -120,7 +120,7 @@ class Layout:
             if label:
                 gaps = range(column[source] + 1, column[target], 2)
                 labels[k] = self._add(label, "label", 12.0, min(gaps, key=lambda gap: len(self.columns[gap])))
-        taken = [k for k, items in enumerate(self.columns) if items]  # a gap without any label is no column
+        taken = [k for k, items in enumerate(self.columns) if items]  # a gap without any label is not a column
         self.routes = []
         for k, (source, target, _) in enumerate(edges):
             stops = [states[source]]

@@ -54,7 +54,7 @@ class SearchOutcome(Outcome):
         found: the architecture and what is known of it.
         run: the folder where the files lie.
         costs: the costs of its network at the search's own width and depth.
-        objective: the task's score.
+        objective: the metric of the task and its direction.
         score: the architecture's score under the shared weights.
         drawn: random architectures in the order drawn, with their scores under the same weights on the same batches.
         best_random: the best of the random ones; None: there are none.

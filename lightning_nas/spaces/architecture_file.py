@@ -34,10 +34,10 @@ class ArchitectureRecord:
 
     Attributes:
         space: the space that it is from, unrestricted.
-        architecture: its options.
+        architecture: the index of the option of each choice.
         metrics: numbers by name, each name saying how it was measured.
         method: the class name of the method that found it, or a citation.
-        seed: of the search.
+        seed: the seed of the search; None: it has none.
     """
 
     space: Space
@@ -94,7 +94,7 @@ def load_architecture(source: str | Path | dict[str, Any]) -> ArchitectureRecord
             f"published are {', '.join(PUBLISHED)}"
         )
     if path.stat().st_size > LARGEST:
-        raise ArchitectureError(f"{path}: larger than {LARGEST} bytes, so it is no architecture")
+        raise ArchitectureError(f"{path}: larger than {LARGEST} bytes, so it is not an architecture")
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
@@ -104,7 +104,7 @@ def load_architecture(source: str | Path | dict[str, Any]) -> ArchitectureRecord
 
 def _parse(content: Any, where: str) -> ArchitectureRecord:
     try:
-        _check(isinstance(content, dict), "the content is no object")
+        _check(isinstance(content, dict), "the content is not an object")
         for field in sorted(FIELDS - set(content)):
             raise ValueError(f"{field}: missing")
         for field in set(content) - FIELDS:
@@ -162,7 +162,7 @@ def _finite(value: Any) -> bool:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of an architecture file")
+    raise ValueError(f"{constant} is not a number of an architecture file")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class Space(Configurable):
         return type(self).step is not Space.step
 
     def allowed(self, prefix: Sequence[int] = ()) -> tuple[int, ...]:
-        """The options of the next choice after ``prefix`` that at least one legal architecture goes on with.
+        """The options of the next choice after ``prefix`` that at least one legal architecture continues with.
 
         Raises:
             ValueError: if the prefix is illegal or there is no next choice.
@@ -223,7 +223,7 @@ class Space(Configurable):
         """Forces another option at one choice and returns the nearest legal architecture, the rest changed least.
 
         Args:
-            architecture: the parent.
+            architecture: the architecture that is changed.
             rng: draws the choice, its new option, and among equally near architectures.
             choice: the index of the choice to change; None: uniformly among those that have an alternative.
 
@@ -367,7 +367,7 @@ class Space(Configurable):
         """``{choice: option}`` by names, as files and messages have it.
 
         Raises:
-            ValueError: if it is no architecture of this space.
+            ValueError: if it is not an architecture of this space.
         """
         if not self.legal(architecture):
             raise ValueError(f"not an architecture of this space: {architecture}")

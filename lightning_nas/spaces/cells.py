@@ -43,7 +43,7 @@ class Candidates(nn.Module):
     a state, so they are computed once, and only if an operation that runs reads them.
 
     Args:
-        channels: of every state.
+        channels: the number of channels of every state.
         strided: the states that are read with stride 2.
         affine: whether BatchNorms learn scale and shift.
     """

@@ -77,9 +77,9 @@ class AuxiliaryHead(nn.Module):
 
     Args:
         widths: channels of each state that can be in what it reads, by name.
-        size: of the feature maps that it reads, in pixels.
-        num_classes: of the data.
-        pool_stride: of the average pool; 3 for CIFAR, 2 for ImageNet.
+        size: the side in pixels of the feature maps that it reads.
+        num_classes: the number of classes of the data.
+        pool_stride: the stride of the average pool; 3 for CIFAR, 2 for ImageNet.
         bias: whether the linear layer has one.
     """
 

@@ -18,7 +18,7 @@ class Tables:
 
     Attributes:
         next: the number of the state that follows, None where the option is illegal.
-        counts: how many legal architectures go on with the option, exactly; their logarithm is a mask and a prior.
+        counts: how many legal architectures continue with the option, exactly; their logarithm is a mask and a prior.
     """
 
     next: list[list[list[int | None]]]
@@ -31,8 +31,8 @@ class Tables:
         """Compiles a rule.
 
         Args:
-            start: the first state.
-            n_options: of each choice.
+            start: the rule state before the first choice.
+            n_options: the number of options of each choice.
             step: ``(state, choice, option)`` to the next state, or None where that is illegal.
         """
         states: list[Hashable] = [start]

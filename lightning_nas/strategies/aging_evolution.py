@@ -23,7 +23,7 @@ _score = attrgetter("score")
 class AgingEvolution(Strategy):
     """A tournament picks a parent, its mutated child is tried, and the oldest of the population dies, however good.
 
-    Architectures are random until so many trials have ended that the population is full. From then on the parent of a
+    Architectures are random until enough trials have ended to fill the population. From then on the parent of a
     trial is the best of ``sample`` members, drawn with replacement. A trial joins when it is told, so members stand in
     the order in which trials ended. One that failed joins as well, and wins only where all that were drawn have failed.
     What the search finds is the best of all trials, not of the last population.

@@ -19,8 +19,8 @@ class Trial:
     """An architecture that was evaluated.
 
     Attributes:
-        number: of the trial, from 0, in the order in which the strategy was asked.
-        architecture: what was evaluated.
+        number: the number of the trial, from 0, in the order in which the strategy was asked.
+        architecture: the architecture that was evaluated.
         score: what decides between architectures, higher is better; -inf unless the trial is done.
         metrics: further figures by name, each name saying how it was measured.
         cost: seconds that the trial took, or would have taken.
@@ -62,7 +62,7 @@ class Strategy(Configurable, ABC):
     best: Trial | None
 
     def begin(self, space: Space, seed: int = 0) -> Self:
-        """Starts a search in a space, anew if there was one before. Returns itself."""
+        """Starts a search in a space, again if there was one before. Returns itself."""
         self.space, self.seed = space, seed
         self.n_asked = 0
         self.best = None

@@ -23,7 +23,7 @@ class PolicyGradient(Strategy):
     A trial that failed counts as the worst score of those that were done; until one is, nothing is learnt from it.
 
     Differs from the released script of NAS-Bench-201 (1) and from NAS-RL (2):
-    1. The baseline is subtracted before it moves, so that a score is no part of its own baseline.
+    1. The baseline is subtracted before it moves, so that a score is not part of its own baseline.
     2. log p is that of the policy when the trial is told, not of the earlier one that drew it; with trials told one
        after the other these are the same.
 
@@ -33,8 +33,8 @@ class PolicyGradient(Strategy):
             :class:`~lightning_nas.controllers.FactorizedController` (NAS-Bench-201's script .5, at which policies
             settle too early), .01 for others. Its schedule has to be null: trials have no epochs.
         batch_size: trials told between two steps, whose gradients are averaged.
-        baseline_decay: of the moving average, for each trial (NAS-Bench-201's script .9).
-        entropy_weight: of the policy's entropy, in units of the score per nat.
+        baseline_decay: the decay of the moving average for each trial (NAS-Bench-201's script .9).
+        entropy_weight: the weight of the policy's entropy, in units of the score per nat.
 
     Attributes:
         policy: as it is now.

@@ -41,8 +41,8 @@ class Drawn:
 
     Attributes:
         architectures: in the order drawn.
-        log_probs: of each under the distribution that it was drawn from, in nats.
-        scores: of each, by the policy that the shared weights were trained with.
+        log_probs: the log-probability of each under the distribution that it was drawn from, in nats.
+        scores: the scores of each, by the policy that the shared weights were trained with.
     """
 
     architectures: list[Architecture]
@@ -56,12 +56,12 @@ class ControllerStudy:
 
     Attributes:
         drawn: from ``trained`` and ``untrained``, the two policies, and ``random``, uniformly.
-        hidden: of the steps that decide something, ``(n, steps, width)``, of both policies for architectures that they
-            drew, and as they read the random ones.
+        hidden: the hidden states of the steps that decide something, ``(n, steps, width)``, of both policies for
+            architectures that they drew, and as they read the random ones.
         uniform: whether the untrained policy is uniform over architectures.
-        score_name: of the task's score.
+        score_name: the name of the task's score.
         n_batches: that each architecture was scored on.
-        epochs: of the weights that were trained with the untrained policy; 0: there are none.
+        epochs: the epochs of the weights that were trained with the untrained policy; 0: there are none.
         folder: where the files lie.
     """
 
@@ -149,7 +149,7 @@ def effective_rank(hidden: Tensor) -> float:
     values, divided by their sum, of the centred matrix with a row for each architecture (Roy and Vetterli 2007).
 
     Args:
-        hidden: ``(n, steps, width)``.
+        hidden: the hidden states, ``(n, steps, width)``.
 
     Returns:
         from 1 to n - 1; 0 where all rows are equal.
@@ -187,13 +187,13 @@ def study_controller(
         method: a search with a controller and its network.
         data: that it was trained on; the test part is not touched.
         folder: where to write. Weights that an earlier study has trained are found there.
-        n_architectures: of each kind.
-        n_batches: of the architecture part, that each is scored on.
-        epochs: of weights that are trained with the untrained policy; 0: there are none.
+        n_architectures: the number of architectures of each kind.
+        n_batches: the number of batches of the architecture part that each is scored on.
+        epochs: the epochs of weights that are trained with the untrained policy; 0: there are none.
 
     Raises:
-        SettingError: if the search is no ENAS, there are too few architectures or batches, or the folder cannot be used
-            or holds the weights of another search.
+        SettingError: if the search is not an ENAS, there are too few architectures or batches, or the folder cannot be
+            used or holds the weights of another search.
     """
     if not isinstance(method, ENAS):
         raise SettingError(f"ckpt_path: of an ENAS, whose controller is studied; this is of a {type(method).__name__}")
@@ -260,10 +260,10 @@ def train_with_untrained(method: ENAS, data: DataModule, epochs: int, folder: Pa
     learning rate 0, so it leaves everything as it is.
 
     Args:
-        method: the search.
+        method: the search whose controller is studied.
         data: that it was trained on.
         epochs: how many, each of the whole weights part.
-        folder: where the checkpoint is written, after every epoch. Training goes on from one that is there.
+        folder: where the checkpoint is written, after every epoch. Training continues from one that is there.
 
     Raises:
         SettingError: if that checkpoint is of another search.

@@ -23,7 +23,7 @@ class Agreement:
     """Cosines between first-order architecture gradients of disjoint batches.
 
     Attributes:
-        cosines: of all pairs of batches.
+        cosines: the cosines of all pairs of batches.
         shuffled: the same with the labels of each batch shuffled, all shuffles together.
         batch_size: examples in a batch.
     """
@@ -48,7 +48,7 @@ def gradient_agreement(method: OneShotMethod, data: DataModule, n_batches: int, 
     Args:
         method: a search with alphas and its network.
         data: image data, batches ``(images, labels)``.
-        n_batches: disjoint batches.
+        n_batches: the number of disjoint batches.
         n_shuffles: how often the labels of each batch are shuffled.
 
     Raises:

@@ -52,7 +52,7 @@ N_PLACES = 200
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """When a search ends: after so many trials, or as soon as they have cost so many seconds, whichever is first.
+    """When a search ends: after a number of trials, or as soon as they have cost a number of seconds.
 
     A trial that begins within the budget counts, also if it ends beyond it.
     """
@@ -79,7 +79,7 @@ class Incumbent:
     """A trial that was the best so far when it ended.
 
     Attributes:
-        trial: the trial.
+        trial: the trial that was the best.
         n_trials: how many had ended, this one among them.
         seconds: what they had cost.
     """
@@ -139,7 +139,7 @@ class SearchStudy:
 
     Attributes:
         runs: by strategy, for each seed from 0 on.
-        limit: of every run.
+        limit: the limit at which every run ended.
         report: the metric that is shown of what was found; None: the score, which decides.
         folder: with ``search.csv`` and ``search.svg``.
     """
@@ -251,11 +251,11 @@ def study_search(
     The seeds are 0, 1, …; with several processes the results are the same.
 
     Args:
-        space: the search space.
+        space: the space in which all strategies search.
         evaluator: what decides, the same for all.
         strategies: by the name that they have in table and picture; the others are compared with the first.
-        limit: of each search.
-        seeds: how many.
+        limit: the limit at which each search ends.
+        seeds: the number of seeds, which are 0, 1, ….
         folder: where the files are written.
         report: the metric of the evaluator that is shown; None: the score.
         data: a data module for the evaluator, if it needs one.

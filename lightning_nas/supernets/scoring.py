@@ -28,8 +28,8 @@ class Scorer:
 
     Args:
         space: whose architectures are scored.
-        network: the supernet.
-        task: scores a batch.
+        network: the network that holds all architectures.
+        task: the task that scores a batch.
         validation: batches of the part that weights were not trained on.
         calibration: training batches for BatchNorm.
         bn: ``recalibrate``, or ``batch``: by the statistics of each validation batch, as references do; the training
@@ -52,7 +52,7 @@ class Scorer:
 
     @classmethod
     def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
-        """The evaluator of a method's network on its data module's architecture part, or on so many batches of it."""
+        """The scorer of a method's network on the architecture part of its data, or on ``n_batches`` batches of it."""
         stream = data.stream("weights", method.seed)
         n_calibration = n_calibration if method.bn == "recalibrate" else 0
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]

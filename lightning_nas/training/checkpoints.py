@@ -14,7 +14,7 @@ def checkpoint_settings(path: str) -> dict[str, Any]:
     """The module's and the data's settings in a checkpoint, as a configuration has them.
 
     Raises:
-        SettingError: if the file is no checkpoint of this package, or names a class that is not imported.
+        SettingError: if the file is not a checkpoint of this package, or names a class that is not imported.
     """
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -25,7 +25,7 @@ def checkpoint_settings(path: str) -> dict[str, Any]:
         raise SettingError(f"ckpt_path: there is no file {path}") from None
     except Exception as error:  # whatever a damaged or foreign file raises
         reason = str(error).partition("\n")[0]
-        raise SettingError(f"ckpt_path: {path} is no checkpoint that can be read ({reason})") from error
+        raise SettingError(f"ckpt_path: {path} is not a checkpoint that can be read ({reason})") from error
     for needed in class_paths(settings):
         if find_class(needed, Configurable) is None:
             package = str(needed).partition(".")[0][:80]

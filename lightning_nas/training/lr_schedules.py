@@ -67,8 +67,8 @@ class Exponential(LRSchedule):
     """The same rate for some epochs, then each is a part of the one before. With ``decay`` 1, a constant.
 
     Args:
-        decay: the part.
-        constant_epochs: at the start.
+        decay: the factor by which each later rate is smaller than the one before.
+        constant_epochs: the number of epochs at the start with the same rate.
     """
 
     def __init__(self, decay: float = 1.0, constant_epochs: int = 0) -> None:

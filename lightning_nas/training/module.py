@@ -46,7 +46,7 @@ class Module(Configurable, LightningModule):
 
         Args:
             data: the data module that it was trained on.
-            run: where to write.
+            run: the folder where it writes.
             n_random: how many random architectures a search in shared weights is compared with.
         """
         raise NotImplementedError
@@ -67,7 +67,7 @@ class NetworkModule(Module):
 
     Args:
         space: whose network is built.
-        form: of the network, ``search`` or ``final``.
+        form: the form of the network, ``search`` or ``final``.
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
         inputs: what the network must know of the data, e.g. ``{channels: 3, image_size: 32, num_classes: 10}``.
@@ -190,7 +190,7 @@ class NetworkModule(Module):
         """Raises ``Diverged`` if not all values are finite."""
         if not all(value.isfinite().all() for value in values):
             raise Diverged(
-                f"the training has diverged, its {what} are not finite; {self.remedy}, and go on from the last "
+                f"the training has diverged, its {what} are not finite; {self.remedy}, and continue from the last "
                 "checkpoint"
             )
 

@@ -41,7 +41,7 @@ class Optimizer(Configurable, ABC):
         """What sets the rate at the end of every epoch.
 
         Args:
-            optimizer: what :meth:`make` returned.
+            optimizer: the optimiser that :meth:`make` returned.
             n_epochs: tells the number of epochs of the whole training, which is known when it begins.
         """
 

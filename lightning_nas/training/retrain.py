@@ -31,7 +31,7 @@ class Retrain(NetworkModule):
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels``, ``cells`` and ``auxiliary``.
         inputs: what the network must know of the data; None: asked of the data module.
-        seed: of everything random in the training.
+        seed: the seed of everything random in the training.
         train_on: ``all`` training images, as papers do, without validation; or the ``weights`` part alone, validated on
             the architecture part, to tune settings without touching the test part.
         optimizer: what trains the weights; None: SGD from .025 by a cosine to 0, momentum .9, weight decay 3e-4.

@@ -27,8 +27,8 @@ class Entry:
 
     Attributes:
         trial: what became of it.
-        told: of how many trials the strategy had been told when it was asked for this one.
-        line: of the file, from 1.
+        told: the number of trials that the strategy had been told when it was asked for this one.
+        line: the number of the line in the file, from 1.
     """
 
     trial: Trial
@@ -40,8 +40,8 @@ class TrialLog:
     """The file of a search that is running, for this process alone.
 
     Args:
-        path: of the file; it is begun if there is none.
-        space: of the architectures.
+        path: the path of the file, which is begun if it does not exist.
+        space: the space of the architectures.
         search: what the search is, plain values by name. A file of another one is refused.
 
     Attributes:
@@ -99,7 +99,7 @@ class TrialLog:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             self._file.truncate(len(whole))
-            print(f"{self.path}: the last line was cut off; the search goes on without that trial", file=sys.stderr)
+            print(f"{self.path}: the last line was cut off; the search continues without that trial", file=sys.stderr)
         search = {"format": FORMAT, **search}
         if not whole:
             self._write(search)
@@ -140,7 +140,7 @@ def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any
         there = _object(first)
         _check(there.get("format") == FORMAT, f"format: expected {FORMAT!r}, got {str(there.get('format'))[:80]!r}")
         other = None if search is None else _difference(there, search)
-        _check(other is None, f"of another search, {other}; go on with its settings, or in another folder")
+        _check(other is None, f"of another search, {other}; continue with its settings, or in another folder")
         for number, line in enumerate(lines, start=2):
             entry = _entry(_object(line), len(entries), number, space)
             _check(entry.trial.number not in seen, f"number: trial {entry.trial.number} is there already")
@@ -155,7 +155,7 @@ def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any
 
 def _object(line: bytes) -> dict[str, Any]:
     content = json.loads(line)
-    _check(isinstance(content, dict), "the line is no object")
+    _check(isinstance(content, dict), "the line is not an object")
     return content
 
 

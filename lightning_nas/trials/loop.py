@@ -21,26 +21,26 @@ if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does
 
 
 class TrialLoop:
-    """A search of many trials, which goes on where it was if its folder has trials of it::
+    """A search of many trials, which continues where it was if its folder has trials of it::
 
         search = TrialLoop(space, AgingEvolution(), evaluator, Processes(4), "runs/mine", n_trials=500, round_size=4)
         best = search.run()
 
     Args:
-        space: the search space.
+        space: the space that is searched.
         strategy: what to try next.
         evaluator: what an architecture is worth.
         executor: where trials run; None: one after the other, here.
-        folder: of ``trials.jsonl``; None: nothing is written.
+        folder: the folder of ``trials.jsonl``; None: nothing is written.
         n_trials: after how many the search ends; None: by the budget alone.
         budget: seconds of trials after which no other is begun, summed over all that were told; None: no limit.
-        seed: of strategy and evaluator.
+        seed: the seed of strategy and evaluator.
         deterministic: whether trials are asked in rounds, and told in the order of their numbers when the whole round
             has ended, so that the number of workers changes nothing. Else each is told when it ends, and the next is
             asked for at once: no worker waits.
         round_size: trials of a deterministic round, at least as many as there are workers.
         max_failures: trials in a row that may fail before the search stops; below 1 as a share of ``n_trials``. Those
-            on file do not count, so that a search goes on once the reason is mended.
+            on file do not count, so that a search continues once the reason is mended.
         progress: whether a bar shows trials done, the best so far, failures and the time left.
     """
 
@@ -85,7 +85,7 @@ class TrialLoop:
         self._log: TrialLog | None = None
 
     def open(self, data: "DataModule | None" = None) -> Self:
-        """Begins, or goes on with what is in the folder.
+        """Begins, or continues with what is in the folder.
 
         Args:
             data: for the evaluator; None: it needs none.
@@ -120,11 +120,11 @@ class TrialLoop:
         return not self._running and not self._ended and self._n_due() == 0
 
     def step(self, timeout: float | None = None) -> list[Trial]:
-        """Goes on until trials are told: a round if deterministic, else the next that ends. Returns them.
+        """Continues until trials are told: a round if deterministic, else the next that ends. Returns them.
 
         Args:
             timeout: seconds to wait for a trial to end. Afterwards an empty list is returned, nothing is lost, and the
-                next call goes on. ``None``: waits for as long as it takes.
+                next call continues. ``None``: waits for as long as it takes.
 
         Raises:
             SettingError: if too many trials failed in a row, with the reason of the last.
@@ -164,7 +164,7 @@ class TrialLoop:
         return self.best
 
     def close(self) -> None:
-        """Ends workers and drops what is running; a search opened again goes on with it."""
+        """Ends workers and drops what is running; a search opened again continues with it."""
         self.executor.close()
         if self._bar is not None:
             self._bar.close()
@@ -271,5 +271,5 @@ class TrialLoop:
 def _spec(value: Any) -> dict[str, Any]:
     try:
         return value.spec
-    except (TypeError, AttributeError):  # made from something that is no plain value; its class will have to do
+    except (TypeError, AttributeError):  # made from something that is not a plain value; its class will have to do
         return {"class_path": class_path(type(value)), "init_args": {}}

@@ -24,14 +24,14 @@ class TrialSearch(Method):
     """Any strategy with any evaluator. A training step is a round of trials; there is one epoch.
 
     Every trial that has ended is a line of ``trials.jsonl`` in the run's folder. A search resumed from a checkpoint
-    goes on from that file, which has more than the checkpoint if the search was killed.
+    continues from that file, which has more than the checkpoint if the search was killed.
 
     Args:
-        space: the search space.
+        space: the space that is searched.
         strategy: what to try next.
         evaluator: what an architecture is worth.
         executor: where trials run; None: one after the other, in this process.
-        seed: of strategy and evaluator.
+        seed: the seed of strategy and evaluator.
         n_trials: after how many the search ends; None: by the budget alone.
         budget: seconds of trials after which no other is begun, summed over all of them; None: no limit.
         deterministic: whether trials are asked in rounds, and told in the order of their numbers, so that the number of

@@ -18,7 +18,7 @@ class TrialOutcome(Outcome):
     Attributes:
         found: the architecture of the best trial and what is known of it.
         run: the folder where the files lie.
-        best: the best trial.
+        best: the trial with the best score.
         trials: all trials in the order told.
         cost: the seconds that all trials took together.
     """
@@ -32,7 +32,7 @@ class TrialOutcome(Outcome):
         """The outcome of a loop that has ended.
 
         Args:
-            loop: the search.
+            loop: the search that has ended.
             run: where the files will lie.
             name: what the search is called in files and pictures.
             seed: the seed of the search.

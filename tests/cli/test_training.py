@@ -145,7 +145,7 @@ def test_a_wrong_setting_gets_one_line(flags, field, accepted, capsys, tmp_path)
 def test_a_damaged_checkpoint_is_named(content, capsys, tmp_path):
     (tmp_path / "damaged.ckpt").write_bytes(content)
     assert run("fit", "--config", "darts/quickstart.yaml", "--ckpt_path=damaged.ckpt") == 2
-    assert "damaged.ckpt is no checkpoint that can be read" in capsys.readouterr().err
+    assert "damaged.ckpt is not a checkpoint that can be read" in capsys.readouterr().err
 
 
 def test_a_checkpoint_cannot_name_foreign_classes(searched, capsys, tmp_path):

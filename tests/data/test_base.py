@@ -148,7 +148,7 @@ def test_the_position_is_read_at_the_first_batch_and_then_no_more():
     position.epoch, position.step = 7, 3
     assert list(batches) == [schedule.get(2, 2), schedule.get(2, 3)]
     assert position.asked == 1
-    assert list(schedule) == [schedule.get(7, 3)]  # the next epoch asks anew
+    assert list(schedule) == [schedule.get(7, 3)]  # the next epoch asks again
 
 
 def test_workers_give_the_same_batches_bit_for_bit():

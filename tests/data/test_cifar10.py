@@ -151,14 +151,14 @@ def test_files_that_are_not_the_published_ones_are_named_and_never_written_over(
 ):
     place = archive(tmp_path)
     publish(monkeypatch, place)
-    (place / BATCHES[1]).write_bytes(b"encoded anew")
+    (place / BATCHES[1]).write_bytes(b"encoded again")
     (place / BATCHES[4]).unlink()
     with pytest.raises(SettingError) as caught:
         CIFAR10(folder=str(tmp_path), download=download).prepare_data()
     assert str(caught.value).startswith(f"folder: in {place} the checksums of data_batch_2 are not the published ones")
     assert "set verify to false" in str(caught.value)
     assert not downloads
-    assert (place / BATCHES[1]).read_bytes() == b"encoded anew"
+    assert (place / BATCHES[1]).read_bytes() == b"encoded again"
     CIFAR10(folder=str(tmp_path), download=download, verify=False).prepare_data()
 
 
@@ -300,7 +300,7 @@ def test_a_forged_batch_cannot_run_code(tmp_path):
     assert marker.exists()  # it is a working forgery
     marker.unlink()
     (place / BATCHES[0]).write_bytes(forged)
-    with pytest.raises(SettingError, match=r"^folder: .*data_batch_1 is no batch of CIFAR-10 \(pathlib"):
+    with pytest.raises(SettingError, match=r"^folder: .*data_batch_1 is not a batch of CIFAR-10 \(pathlib"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=False)
     assert not marker.exists()
 
@@ -340,13 +340,13 @@ DAMAGED = {
 @pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_batch_is_refused_by_name(tmp_path, damaged):
     (archive(tmp_path) / "data_batch_3").write_bytes(damaged)
-    with pytest.raises(SettingError, match=r"^folder: .*data_batch_3 is no batch of CIFAR-10"):
+    with pytest.raises(SettingError, match=r"^folder: .*data_batch_3 is not a batch of CIFAR-10"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=False)
 
 
 def test_a_missing_batch_is_refused_by_name(tmp_path):
     (archive(tmp_path) / "test_batch").unlink()
-    with pytest.raises(SettingError, match=r"^folder: .*test_batch is no batch of CIFAR-10"):
+    with pytest.raises(SettingError, match=r"^folder: .*test_batch is not a batch of CIFAR-10"):
         CIFAR10(folder=str(tmp_path), verify=False).load(test=True)
 
 

@@ -322,9 +322,9 @@ def test_lines_of_a_file_are_divided_by_white_space(tmp_path):
     [
         (b"", r"text\.txt has no words$"),
         (b" \n\n\t\n", r"text\.txt has no words$"),
-        (b"good\n\xff\xfe\x80", r"text\.txt is no text in UTF-8 \(invalid start byte\)$"),
-        ("caf\u00e9".encode("latin-1"), r"text\.txt is no text in UTF-8"),
-        (bytes(100), r"text\.txt is no text, it has zero bytes$"),
+        (b"good\n\xff\xfe\x80", r"text\.txt is not text in UTF-8 \(invalid start byte\)$"),
+        ("caf\u00e9".encode("latin-1"), r"text\.txt is not text in UTF-8"),
+        (bytes(100), r"text\.txt is not text, it has zero bytes$"),
         (None, r"text\.txt cannot be read \(No such file or directory\)$"),
     ],
 )

@@ -62,7 +62,7 @@ def test_an_empty_or_binary_file_is_refused(folder):
     with pytest.raises(SettingError, match=r"train\.txt has no words$"):
         _ = TextFiles(str(folder)).inputs
     (folder / "train.txt").write_bytes(b"\x80\x81")
-    with pytest.raises(SettingError, match=r"train\.txt is no text in UTF-8"):
+    with pytest.raises(SettingError, match=r"train\.txt is not text in UTF-8"):
         _ = TextFiles(str(folder)).inputs
 
 

@@ -148,7 +148,7 @@ def test_a_pass_over_the_weights_part_then_the_controllers_steps_in_proportion(
             seen[part].append(number)
         assert phases == ["weights"] * expected[0] + ["architecture"] * expected[1]
     for numbers, per_epoch in zip(seen.values(), expected, strict=True):
-        assert numbers == list(range(3 * per_epoch))  # an epoch goes on where the one before ended
+        assert numbers == list(range(3 * per_epoch))  # an epoch continues where the one before ended
 
 
 @pytest.mark.parametrize(("limit", "weights", "controller"), [(1.0, 5, 2), (3, 2, 1)])
@@ -370,7 +370,7 @@ def test_draws_are_a_function_of_seed_epoch_step_and_rank(monkeypatch):
 
     first = drawn()
     assert len(first) == 2 * (3 * 2 + 1 * 3)
-    assert len(set(first)) == len(first)  # anew in every epoch, step and phase
+    assert len(set(first)) == len(first)  # again in every epoch, step and phase
     torch.manual_seed(5)
     assert drawn() == first
     for other in (drawn(seed=1), drawn(rank=1)):

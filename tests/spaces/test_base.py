@@ -367,7 +367,7 @@ def test_mutate_draws_choice_option_and_ties_uniformly(space: Space, everything:
 
 
 def test_ties_of_a_mutation_are_uniform_where_branches_are_unequal() -> None:
-    """Choosing tied options one choice after the other would favour the branch with fewer ways to go on."""
+    """Choosing tied options one choice after the other would favour the branch with fewer ways to continue."""
     space, parent = DigitSum(5, 6), (3, 1, 1, 1, 0)
     ties = nearest_slowly(enumerate_slowly(space), parent, 0, 1)
     assert ties == [(1, 1, 1, 1, 2), (1, 1, 1, 3, 0), (1, 1, 3, 1, 0), (1, 3, 1, 1, 0)]

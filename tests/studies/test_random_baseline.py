@@ -1,4 +1,4 @@
-"""The study against random: its arithmetic, and that an interrupted one goes on where it stopped."""
+"""The study against random: its arithmetic, and that an interrupted one continues where it stopped."""
 
 import csv
 

@@ -286,7 +286,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make, averages, tmp_path):
 def test_a_diverged_training_says_so_and_the_last_good_checkpoint_stays(explode, tmp_path):
     each_epoch = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
     run = trainer(max_epochs=3, callbacks=[explode, each_epoch], enable_checkpointing=True, limit_val_batches=0)
-    with pytest.raises(Diverged, match=r"lower the optimizer's lr, or set its clip, and go on"):
+    with pytest.raises(Diverged, match=r"lower the optimizer's lr, or set its clip, and continue"):
         run.fit(tiny(), digits())
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["epoch"] == 0

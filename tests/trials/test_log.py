@@ -48,7 +48,7 @@ def entries(path, search=SEARCH):
 def test_what_is_written_is_read(path):
     first, second = entries(path)
     assert (first.trial, first.told, first.line) == (DONE, 0, 2)
-    assert repr(second.trial) == repr(FAILED)  # which has a metric that is no number
+    assert repr(second.trial) == repr(FAILED)  # which has a metric that is not a number
     assert (second.told, second.line) == (1, 3)
     assert repr(read_trials(path, SPACE)) == repr([DONE, FAILED])
 
@@ -66,7 +66,7 @@ def test_a_last_line_that_was_cut_off_is_dropped_with_a_message(path, cut, capsy
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     assert [entry.trial for entry in entries(path)] == [DONE]
-    assert capsys.readouterr().err == f"{path}: the last line was cut off; the search goes on without that trial\n"
+    assert capsys.readouterr().err == f"{path}: the last line was cut off; the search continues without that trial\n"
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
     log = TrialLog(path, SPACE, SEARCH)
     log.append(FAILED, told=1)
@@ -106,7 +106,7 @@ def test_an_unfinished_line_is_not_read_while_the_search_runs(path):
         ({"cost": 10**400}, "cost: expected seconds"),
         ({"reason": None}, "reason: expected words"),
         ({"rank\x1b": 1}, "rank?: unknown field; there are number, told"),
-        (None, "the line is no object"),
+        (None, "the line is not an object"),
     ],
 )
 def test_damage_is_refused_by_file_line_and_field(path, change, message):
@@ -135,7 +135,7 @@ def test_a_file_that_is_none_is_refused(path, content):
 
 def test_a_file_of_another_search_is_refused_by_what_differs(path):
     other = {"seed": 3, "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 10}}}
-    with pytest.raises(SettingError, match=r"of another search, evaluator\.epochs: 5 on file, 10 now; go on with"):
+    with pytest.raises(SettingError, match=r"of another search, evaluator\.epochs: 5 on file, 10 now; continue with"):
         entries(path, other)
     with pytest.raises(SettingError, match=r"of another search, seed: 3 on file, None now"):
         entries(path, {"evaluator": SEARCH["evaluator"]})

@@ -1,4 +1,4 @@
-"""The search of many trials: what it asks and tells and when it ends, and that it goes on where it was."""
+"""The search of many trials: what it asks and tells and when it ends, and that it continues where it was."""
 
 import math
 import subprocess

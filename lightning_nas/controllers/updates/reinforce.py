@@ -16,7 +16,7 @@ class Reinforce(nn.Module):
     baseline that has a sample's own reward in it biases the gradient.
 
     Args:
-        decay: of the baseline (ENAS .99).
+        decay: the decay of the baseline for each update (ENAS .99).
         entropy_weight: the entropies of an architecture's steps, summed, count in its reward with this weight
             (released ENAS: 1e-3 for recurrent cells, 1e-4 else; paper 1e-4 and .1).
         baseline: the value from which b starts. ENAS starts at 0, so that at first all architectures drawn become more
@@ -56,7 +56,7 @@ class Reinforce(nn.Module):
         (mean R' − b)``. Where the entropy is differentiated, R' is R and the entropy's mean is subtracted.
 
         Args:
-            sample: of the policy, with its graph.
+            sample: the architectures that the policy drew, with its graph.
             rewards: R of each architecture, ``(n,)``, a constant.
             reduce: the mean of a number over ranks, as in ``trainer.strategy.reduce``, which keeps b equal on all of
                 them; None: there is one.

@@ -35,7 +35,7 @@ class ENASMicro(NodePairs):
     """A normal and a reduction cell, in each of which every node adds two operations on two states before it.
 
     Args:
-        nodes: of a cell. What no node reads, the cell's inputs among them, is the cell's output.
+        nodes: the number of nodes of a cell. What no node reads, the cell's inputs among them, is the cell's output.
         operations: the candidates; by default ENAS's five.
     """
 
@@ -84,8 +84,8 @@ class ENASMicroNetwork(ImageNetwork):
         inputs: ``channels``, ``image_size`` (pixels) and ``num_classes`` of the data.
         channels: width C of the first cells; the stem's is 3C.
         layers: cells that are not reductions.
-        form: ``search`` or ``final``.
-        reduction: ``factorized`` or ``strided``.
+        form: the form of the network, ``search`` or ``final``.
+        reduction: how a reduction cell halves the resolution, ``factorized`` or ``strided``.
         auxiliary: whether there is an auxiliary head.
         dropout: probability before the classifier.
 
@@ -177,10 +177,10 @@ class MicroCell(NodePairsCell):
     state, in the final network side by side. Where operations are strided, inputs that are loose are halved for it.
 
     Args:
-        choices: the cell's.
-        nodes: their number.
+        choices: the choices of this cell.
+        nodes: the number of nodes of the cell.
         place: where the cell stands; ``after_reduction`` says that its first input is still to be halved.
-        form: ``search`` or ``final``.
+        form: the form of the network, ``search`` or ``final``.
         strided: whether the operations on the inputs have stride 2.
     """
 

@@ -41,7 +41,7 @@ class NASBench201(Space):
         """The inverse of :meth:`describe`.
 
         Raises:
-            SettingError: where the text is no cell of this space.
+            SettingError: where the text is not a cell of this space.
         """
         names = {}
         for node, part in enumerate(text.split("+"), start=1):
@@ -82,8 +82,8 @@ class NASBench201Network(ImageNetwork):
         space: whose choices are built.
         inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
         channels: width of the first stack; the others have twice and four times as many.
-        cells: in each stack.
-        form: ``search`` or ``final``.
+        cells: the number of cells in each stack.
+        form: the form of the network, ``search`` or ``final``.
     """
 
     def __init__(self, space: Space, inputs: dict[str, int], channels: int, cells: int, form: Form) -> None:

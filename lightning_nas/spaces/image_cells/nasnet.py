@@ -99,7 +99,7 @@ class NASNetCell(NodePairs):
 
     Args:
         kinds: ``normal`` and ``reduce``, or ``normal`` alone for a stack without reductions.
-        nodes: of a cell; its loose ends are concatenated.
+        nodes: the number of nodes of a cell; its loose ends are concatenated.
         operations: the candidates; by default AmoebaNet's eight.
     """
 
@@ -125,8 +125,8 @@ class NodePairsCell(Cell):
     choices that could read it; at one-hot weights both are the hard rule.
 
     Args:
-        choices: the cell's.
-        nodes: their number.
+        choices: the choices of this cell.
+        nodes: the number of nodes of the cell.
         kind: ``normal`` or ``reduce``, as the choices are named.
         candidates: which operations are built here, and how.
 
@@ -195,7 +195,7 @@ def loose_weights(gates: Resolved, inputs: Sequence[str], states: Iterable[int])
     """With what weight each of ``states`` is a loose end, None for one, absent for zero.
 
     Args:
-        gates: what runs.
+        gates: the options that run, with their weights.
         inputs: the names of the choices that read states.
         states: the numbers in question.
     """

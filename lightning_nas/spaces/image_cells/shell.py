@@ -38,9 +38,9 @@ class Place:
     """Where a cell stands.
 
     Attributes:
-        kind: ``normal`` or ``reduce``.
+        kind: the kind of the cell, ``normal`` or ``reduce``.
         before_last, last: widths of the outputs of the two cells before.
-        channels: its own.
+        channels: the number of channels of the cell.
         after_reduction: whether the cell before was a reduction.
     """
 
@@ -75,7 +75,7 @@ class CellNetwork(ImageNetwork):
         inputs: ``channels``, ``image_size`` (pixels) and ``num_classes`` of the data.
         build_cell: makes the cell for a place.
         channels: width C of the first cells.
-        cells: their number L.
+        cells: the number L of cells.
         stem: ``cifar`` keeps the resolution, ``imagenet`` divides it by 8.
         auxiliary: a second classifier after the cell at two thirds of the depth, used in training only.
 
@@ -136,7 +136,7 @@ class CellNetwork(ImageNetwork):
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
 
         Args:
-            x: images.
+            x: a batch of images, ``(N, C, H, W)``.
             gates: how each choice is taken; None where the space has one architecture.
             drop_path: probability to drop an operation's output for a sample, in training.
 
@@ -199,7 +199,7 @@ class CellSpace(Space):
         Args:
             inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
             channels: width of the first cells, an even number.
-            cells: number of cells.
+            cells: the number of cells in the network.
             form: ``search``: BatchNorm without scale and shift; ``final``: the network to train and report.
             stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
             auxiliary: a second classifier at two thirds of the depth, in training.

@@ -41,7 +41,7 @@ class ENASMacro(Space):
     ``on``, ``4/skip_0`` (the stem), ``4/skip_1`` and ``4/skip_2``; layer 3 it reads anyway.
 
     Args:
-        layers: their number.
+        layers: the number of layers of the network.
         operations: the candidates in every layer.
     """
 
@@ -71,7 +71,7 @@ class ENASMacro(Space):
         """The inverse of :meth:`describe`; operations may also be numbers, as in :data:`RELEASED_24_LAYERS`.
 
         Raises:
-            SettingError: where the text is no network of this space.
+            SettingError: where the text is not a network of this space.
         """
         layers = text.split(";")
         if len(layers) != self.layers:
@@ -143,7 +143,7 @@ class ENASMacroNetwork(ImageNetwork):
         space: whose choices are built.
         inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
         channels: width of the layers; in final form of those before the first reduction.
-        form: ``search`` or ``final``.
+        form: the form of the network, ``search`` or ``final``.
         full_convolutions: in final form, build separable convolutions as ordinary ones.
         dropout: probability to drop a feature before the classifier.
     """
@@ -214,7 +214,7 @@ class Layer(nn.Module):
 
     Args:
         choices: the operation's and the skips'.
-        channels: of every state that it reads, and its own.
+        channels: the number of channels of the layer and of every state that it reads.
     """
 
     def __init__(self, choices: Sequence[Choice], channels: int, form: Form, full_convolutions: bool) -> None:

@@ -101,8 +101,8 @@ class RecurrentCell(nn.Module):
         Args:
             words: embedded, ``(T, N, hidden)``.
             hidden: the output before the first word, ``(N, hidden)``.
-            mask: of dropout, ``(N, hidden)``, on every state that is read; None: no dropout.
-            gates: what runs.
+            mask: the mask of dropout, ``(N, hidden)``, on every state that is read; None: no dropout.
+            gates: the options that run, with their weights.
         """
         readers = [
             [Reader(self, edges) for edges in grouped_by_form(self.edges(k, gates))] for k in range(self.n_states)

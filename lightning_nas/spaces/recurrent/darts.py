@@ -28,7 +28,7 @@ class DARTSRecurrentCell(KeptEdges):
     state 0 to node 2. All edges into a node share one matrix. The output is the mean of all nodes.
 
     Args:
-        nodes: their number.
+        nodes: the number of nodes of the cell.
         operations: the candidates on every edge; ``none`` has to be among them.
     """
 
@@ -60,13 +60,13 @@ class DARTSRecurrentCell(KeptEdges):
         """The inverse of :meth:`describe`.
 
         Raises:
-            SettingError: where the text is no cell of this space.
+            SettingError: where the text is not a cell of this space.
         """
         names = {choice.name: "none" for choice in self.choices}
         for node, edge in enumerate(text.split(), start=1):
             operation, _, source = edge.rstrip(")").partition("(")
             if f"{source}->{node}" not in names:
-                raise SettingError(f"{edge[:80]!r} is no edge into node {node}")
+                raise SettingError(f"{edge[:80]!r} is not an edge into node {node}")
             names[f"{source}->{node}"] = operation
         return self.from_names(names)
 

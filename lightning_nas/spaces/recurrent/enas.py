@@ -79,7 +79,7 @@ class ENASRecurrentCell(Space):
         """The inverse of :meth:`describe`.
 
         Raises:
-            SettingError: where the text is no cell of this space.
+            SettingError: where the text is not a cell of this space.
         """
         names = {}
         for node, word in enumerate(text.split()):

@@ -23,7 +23,7 @@ class LanguageOutput(NamedTuple):
     """What a language model makes of a window of T words in N columns.
 
     Attributes:
-        logits: of the word that follows each, ``(T, N, vocabulary)``.
+        logits: the logits of the word that follows each, ``(T, N, vocabulary)``.
         carry: the cell's last output, ``(N, hidden)``, with which the next window begins.
         hidden: the cell's outputs, ``(T, N, hidden)``, in training; else None.
         dropped: the same after dropout, as they are decoded.
@@ -86,7 +86,8 @@ class RecurrentNetwork(Network):
         Args:
             tokens: numbers of words, ``(T, N)``.
             gates: how each choice is taken; None where the space has one architecture.
-            carry: of the window before, ``(N, hidden)``; None: zeros. Gradients flow into it unless it is detached.
+            carry: the hidden state after the window before, ``(N, hidden)``; None: zeros. Gradients flow into it unless
+                it is detached.
             first: ``(T,)``, whether a text begins at a word. It can at the first alone, where the carry is zeros then.
 
         Raises:

@@ -84,9 +84,9 @@ def test_the_description_is_read_again() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("relu(0) relu(2)", "'relu\\(2\\)' is no edge into node 2"),
-        ("relu(0) relu(1) relu(0)", "'relu\\(0\\)' is no edge into node 3"),
-        ("relu(0) relu", "'relu' is no edge into node 2"),
+        ("relu(0) relu(2)", "'relu\\(2\\)' is not an edge into node 2"),
+        ("relu(0) relu(1) relu(0)", "'relu\\(0\\)' is not an edge into node 3"),
+        ("relu(0) relu", "'relu' is not an edge into node 2"),
         ("relu(0) gelu(1)", "1->2: no option 'gelu'"),
         ("relu(0)", "1->2: none is illegal"),
         ("relu(0) none(1)", "1->2: none is illegal"),
