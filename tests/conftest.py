@@ -25,3 +25,16 @@ def explode():
                 trainer.optimizers[0].param_groups[0]["lr"] = 1e30
 
     return Explode()
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available() and "LIGHTNING_NAS_TEST_DEVICE" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an accelerator"))
+
+
+@pytest.fixture
+def device():
+    """The accelerator; another device where ``LIGHTNING_NAS_TEST_DEVICE`` names one, to try the tests themselves."""
+    return torch.device(os.environ.get("LIGHTNING_NAS_TEST_DEVICE", "cuda"))
