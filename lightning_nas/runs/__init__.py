@@ -1,0 +1,1 @@
+"""A run: its folder, the names of its files, and what a search leaves there."""

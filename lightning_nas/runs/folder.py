@@ -1,0 +1,70 @@
+"""A run's folder: its name, and the names of what lies in it."""
+
+import itertools
+import os
+from pathlib import Path
+
+RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"
+"""The environment variable by which the first process of a run tells those that it starts where the folder is."""
+
+
+USER_PACKAGES = "LIGHTNING_NAS_IMPORT"
+"""The environment variable with a user's own packages that were imported by ``--import``, separated by spaces. Processes
+of the run import them too, and a printed next command names them."""
+
+
+CHECKPOINT = "last.ckpt"
+"""The name of the checkpoint from which a run continues."""
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the path of the folder.
+
+    Attributes:
+        path: the path of the folder.
+        checkpoints: the folder of checkpoints.
+        checkpoint: the checkpoint from which the run continues.
+        architecture: the file of the architecture that was found, or is retrained.
+        drawing: the picture of that architecture.
+        architectures: a row per epoch with what the search would have returned.
+        pictures: the folder of pictures made during the search.
+        trials: the log of a search of many trials.
+        metrics: the figures of every epoch.
+        random: the best of the random architectures that the search was compared with.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.checkpoint = self.checkpoints / CHECKPOINT
+        self.architecture = self.path / "architecture.json"
+        self.drawing = self.path / "architecture.svg"
+        self.architectures = self.path / "architectures.csv"
+        self.pictures = self.path / "pictures"
+        self.trials = self.path / "trials.jsonl"
+        self.metrics = self.path / "metrics.csv"
+        self.random = self.path / "random.json"
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: str | Path) -> "RunFolder":
+        """The run that a checkpoint lies in."""
+        return cls(Path(checkpoint).parent.parent)
+
+    @classmethod
+    def new(cls, root: Path, name: str) -> "RunFolder":
+        """Makes the first free of ``root/name-1``, ``root/name-2``, …; all processes of one run get the same."""
+        if RUN_FOLDER in os.environ:
+            return cls(os.environ[RUN_FOLDER])
+        root.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = root / f"{name}-{number}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            break
+        os.environ[RUN_FOLDER] = str(folder)
+        return cls(folder)
