@@ -179,14 +179,14 @@ def test_build_refuses_an_object_of_another_class() -> None:
     ids=["sibling", "module", "function", "parent"],
 )
 def test_build_refuses_a_class_that_is_no_subclass(path: str) -> None:
-    with pytest.raises(SettingError, match=f"{path} is no Space"):
+    with pytest.raises(SettingError, match=f"{path} is not a Space"):
         Space.build({"class_path": path, "init_args": {}})
 
 
 def test_build_imports_nothing() -> None:
     """A spec may come from anyone's file, and to import a module is to run it."""
     assert "this" not in sys.modules
-    with pytest.raises(SettingError, match=r"this\.Space is no Space"):
+    with pytest.raises(SettingError, match=r"this\.Space is not a Space"):
         Space.build({"class_path": "this.Space", "init_args": {}})
     assert "this" not in sys.modules
 

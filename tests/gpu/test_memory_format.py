@@ -1,0 +1,49 @@
+"""A final network whose states are channels-last computes what a contiguous one does."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_nas.spaces.architecture_file import load_architecture
+
+pytestmark = pytest.mark.gpu
+
+
+def final_network():
+    """Of DARTS, second order: separable and dilated convolutions, max-pooling and skips."""
+    torch.manual_seed(0)
+    found = load_architecture("darts_v2")
+    inputs = {"channels": 3, "image_size": 16, "num_classes": 10}
+    return found.space.restrict(found.architecture).network(inputs, channels=8, cells=3, form="final")
+
+
+def results(network, layout, images, labels):
+    """Logits, and all gradients as one vector. The network itself lays images out channels-last, so a contiguous one is
+    brought about after that, in front of the stem."""
+    network = copy.deepcopy(network).to(memory_format=layout)
+    network.stem.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(memory_format=layout),))
+    layouts = []
+    for part in (network.stem, *network.cells):
+        part.register_forward_hook(lambda module, inputs, out: layouts.append(getattr(out, "x", out)))
+    logits = network(images)
+    assert len(layouts) == 1 + len(network.cells)
+    assert all(state.is_contiguous(memory_format=layout) for state in layouts)
+    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(network.parameters()))
+    return logits.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-3)], ids=["float64", "float32"]
+)
+def test_outputs_and_gradients_do_not_depend_on_the_layout(dtype, tolerance, training, device):
+    network = final_network().to(dtype).train(training)
+    images, labels = torch.randn(16, 3, 16, 16, dtype=dtype), torch.randint(10, (16,))
+    expected = results(network, torch.contiguous_format, images, labels)  # on the CPU
+    network, images, labels = network.to(device), images.to(device), labels.to(device)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        for found, wanted in zip(results(network, layout, images, labels), expected, strict=True):
+            assert found.device.type == device.type
+            assert (found.cpu() - wanted).norm() / wanted.norm() < tolerance
