@@ -1,7 +1,7 @@
 """Puts the tables of ``results/*.csv`` into ``results.md``: ``python docs/make_results.py``.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. The first columns of its file, ``data``, ``budget``,
-``seeds`` and ``device``, say how the figures came about and become the line below the table.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. The first columns of its file, ``data``,
+``budget``, ``seeds`` and ``device``, say how the figures came about and become the line below the table.
 """
 
 import csv

@@ -24,19 +24,17 @@ def results(network, layout, images, labels):
     brought about after that, in front of the stem."""
     network = copy.deepcopy(network).to(memory_format=layout)
     network.stem.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(memory_format=layout),))
-    layouts = []
-    for part in (network.stem, *network.cells):
-        part.register_forward_hook(lambda module, inputs, out: layouts.append(getattr(out, "x", out)))
+    given = []
+    network.stem.register_forward_hook(lambda module, inputs, out: given.append(inputs[0]))
     logits = network(images)
-    assert len(layouts) == 1 + len(network.cells)
-    assert all(state.is_contiguous(memory_format=layout) for state in layouts)
+    assert given[0].is_contiguous(memory_format=layout)  # what follows depends on the kernels
     gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(network.parameters()))
     return logits.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-3)], ids=["float64", "float32"]
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["float64", "float32"]
 )
 def test_outputs_and_gradients_do_not_depend_on_the_layout(dtype, tolerance, training, device):
     network = final_network().to(dtype).train(training)

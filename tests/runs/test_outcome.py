@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from lightning_nas.runs.folder import RunFolder
-from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.data import Digits
-from lightning_nas.supernets import Scorer
 from lightning_nas.methods import DARTS, RandomSearchWS
+from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces import DARTSCell
+from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas.supernets import Scorer
 from lightning_nas.tasks import ImageClassification
 
 
@@ -113,7 +113,9 @@ def test_worse_is_counted_by_the_mode_of_the_task(search, tmp_path, monkeypatch,
     method, data = search
     monkeypatch.setattr(method.task, "mode", mode)
     outcome = method.conclude(data, RunFolder(tmp_path), n_random=0)
-    text = dataclasses.replace(outcome, score=2.0, drawn=[((), score) for score in (1.0, 2.0, 3.0, 4.0, 5.0)]).describe()
+    text = dataclasses.replace(
+        outcome, score=2.0, drawn=[((), score) for score in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    ).describe()
     expected = "accuracy 2.0000; 5 random architectures under the same weights 3.0000 ± 1.5811"
     assert f"{expected}, {worse} of 5 worse" in text
 
