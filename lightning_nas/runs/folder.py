@@ -9,8 +9,8 @@ RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"
 
 
 USER_PACKAGES = "LIGHTNING_NAS_IMPORT"
-"""The environment variable with a user's own packages that ``--import`` named, separated by spaces. Processes of the run
-import them too, and a printed next command names them."""
+"""The environment variable with a user's own packages that ``--import`` named, separated by spaces. Processes that a run
+starts import them too, and a printed next command names them."""
 
 
 CHECKPOINT = "last.ckpt"
