@@ -9,7 +9,7 @@ RUN_FOLDER = "LIGHTNING_NAS_RUN_FOLDER"
 
 
 USER_PACKAGES = "LIGHTNING_NAS_IMPORT"
-"""The environment variable with a user's own packages that ``--import`` named, separated by spaces. Processes that a run
+"""The environment variable with the packages that ``--import`` named, separated by spaces. Processes that a run
 starts import them too, and a printed next command names them."""
 
 
