@@ -116,7 +116,9 @@ class CommandLine(LightningAdapter):
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             )
-            given["callbacks"] = [*(settings["callbacks"] or []), each_epoch, Interruption(run.checkpoints)]
+            asked = settings["callbacks"] or []
+            asked = asked if isinstance(asked, list) else [asked]  # one alone is not a list
+            given["callbacks"] = [*asked, each_epoch, Interruption(run.checkpoints)]
         return given
 
     def _check_command(self) -> None:

@@ -141,6 +141,14 @@ def test_a_wrong_setting_gets_one_line(flags, field, accepted, capsys, tmp_path)
     assert not list(tmp_path.iterdir())  # nothing half-written
 
 
+@pytest.mark.parametrize("callback", ["EMAWeightAveraging", "LearningRateMonitor"])
+def test_a_single_callback_needs_no_list(callback, tmp_path):
+    small = ["--model.network.channels=2", "--model.network.cells=2", "--trainer.max_epochs=1"]
+    few = ["--trainer.limit_train_batches=1", f"--trainer.callbacks={callback}"]
+    assert run("fit", "--config", "darts/quickstart_retrain", *small, *few) == 0
+    assert (tmp_path / "runs" / "retrain-1" / "checkpoints" / "last.ckpt").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
 def test_a_damaged_checkpoint_is_named(content, capsys, tmp_path):
     (tmp_path / "damaged.ckpt").write_bytes(content)

@@ -1,10 +1,13 @@
-"""The page of results says what the files say."""
+"""The page of results says what the files say; what the pages link to and name is there."""
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+
+from lightning_nas.files import find_config, packaged_configs
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
@@ -12,6 +15,7 @@ make_results = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_results)
 
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "docs/commands.md", "docs/results.md", "CONTRIBUTING.md", "lightning_nas/README.md"]
 FILES = sorted((ROOT / "results").glob("*.csv"))
 
 
@@ -31,10 +35,21 @@ def test_the_readme_can_be_read_in_one_go():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/results.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    import re
-
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8")):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/results.md"])
+def test_configurations_that_are_named_are_packaged(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lists = ",".join(re.findall(r"--others '\[([^\]]*)\]'", text)).split(",")
+    named = re.findall(r"--(?:config|search|retrain) ([\w/.]+)", text) + [name.strip() for name in lists if name]
+    papers = {name.partition("/")[0] for name in packaged_configs()}
+    named += [name for name in re.findall(r"`([a-z0-9_]+/[a-z0-9_.]+)`", text) if name.partition("/")[0] in papers]
+    assert named
+    for name in named:
+        if name != "my_search.yaml":
+            find_config(name)
