@@ -1,5 +1,7 @@
 """Sums of terms of which some are not there."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,23 @@ class Node:
         Its gradient will be dense. A slice of a concatenation's makes the backward pass of BatchNorm several times
         slower.
         """
-        if self._sum is not None and self._sum.requires_grad:
-            self._sum.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
-        return self._sum
+        if self._sum is None or not self._sum.requires_grad:
+            return self._sum
+        dense: Tensor = _DenseGradient.apply(self._sum)
+        return dense
+
+
+class _DenseGradient(torch.autograd.Function):
+    """The same values, with a gradient that lies in memory without gaps.
+
+    A hook on the tensor would do, but in a network that is compiled (``torch.compile``, PyTorch 2.14) a hook that is
+    registered in ``forward`` gives wrong outputs without a word.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient.contiguous(memory_format=torch.channels_last)

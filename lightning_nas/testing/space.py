@@ -1,6 +1,7 @@
 """What every space with a network promises."""
 
 import dataclasses
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -74,14 +75,21 @@ class Result:
     state: dict[str, Tensor]
 
 
-def run(case: SpaceCase, network: nn.Module, gates: Gates | None, state: dict[str, Tensor], train: bool) -> Result:
-    """Forward and backward from the weights and buffers ``state``."""
+def run(
+    case: SpaceCase,
+    network: nn.Module,
+    gates: Gates | None,
+    state: dict[str, Tensor],
+    train: bool,
+    forward: Callable[..., Any] | None = None,
+) -> Result:
+    """Forward and backward from the weights and buffers ``state``; ``forward`` is called in the network's place."""
     network.load_state_dict(state)
     network.train(train)
     network.zero_grad(set_to_none=True)
     torch.manual_seed(3)  # whatever is random in a forward pass falls the same way
     settings = {"drop_path": case.drop_path} if case.drop_path else {}
-    outputs = network(case.batch(), gates, **settings)
+    outputs = (network if forward is None else forward)(case.batch(), gates, **settings)
     outputs = [out for out in (outputs if isinstance(outputs, tuple) else (outputs,)) if out is not None]
     generator = torch.Generator().manual_seed(13)
     # A random direction: the plain sum over a batch has no gradient behind a normalisation.
@@ -210,6 +218,40 @@ class SpaceContract:
         assert slope == pytest.approx(
             (ahead - behind) / (2 * step), rel=1e-5, abs=1e-7
         )  # 1e-16 of the loss by the step
+
+    @pytest.mark.slow
+    def test_a_compiled_child_is_the_plain_one(self, case: SpaceCase) -> None:
+        """As one graph, by the backend that runs it as it is: what is wrong then, no compiler can mend."""
+        space = case.space
+        network = case.network(case.forms[-1], space.restrict(architectures(space, 1)[0]))
+        randomise(network)
+        self._assert_compiled_is_plain(case, network, None, fullgraph=True)
+
+    @pytest.mark.slow
+    def test_a_compiled_supernet_is_the_plain_one(self, case: SpaceCase) -> None:
+        """In several graphs, since weights that are zero are not run."""
+        supernet = case.network(case.forms[0])
+        randomise(supernet)
+        generator = torch.Generator().manual_seed(17)
+        choices = case.space.choices
+        gates = {c.name: torch.rand(len(c.options), dtype=torch.float64, generator=generator) for c in choices}
+        self._assert_compiled_is_plain(case, supernet, gates, fullgraph=False)
+
+    def _assert_compiled_is_plain(
+        self, case: SpaceCase, network: nn.Module, gates: Gates | None, fullgraph: bool
+    ) -> None:
+        before = snapshot(network)
+        for train in (True, False):
+            torch._dynamo.reset()
+            plain = run(case, network, gates, before, train)
+            compiled = torch.compile(network, backend="eager", fullgraph=fullgraph)
+            fast = run(case, network, gates, before, train, forward=compiled)
+            for one, other in zip(fast.outputs, plain.outputs, strict=True):
+                assert_equal(one, other, "output")
+            for name, gradient in plain.gradients.items():
+                assert_equal(fast.gradients[name], gradient, f"gradient of {name}")
+            for name, value in plain.state.items():
+                assert_equal(fast.state[name], value, f"{name} after the pass")
 
     def test_without_gates_a_supernet_says_what_it_needs(self, case: SpaceCase, form: str) -> None:
         with pytest.raises(ValueError, match="restrict it to one first"):
