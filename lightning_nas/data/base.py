@@ -6,7 +6,7 @@ batches, and every rank takes its own share.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -16,6 +16,30 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 from lightning_nas.specs import Configurable
+
+VALIDATION = ("val", "valid", "validation")
+"""Names of the images or the text to validate on that are read."""
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": (*VALIDATION, "dev", "development", "eval", "evaluation"),
+    "test": ("test", "tests", "testing"),
+}
+"""What folders and files of each split are called by those who make them. Which of them are read a module says; one
+that is not read is never passed over in silence."""
+
+
+def find_split(split: str, accepted: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of the names in a folder those that are read for a split, and those that only look like it (``Train``, ``dev``).
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        accepted: the names that are read.
+        names: the names of folders or of text files.
+    """
+    present = sorted(names)
+    alike = [name for name in present if name.lower().removesuffix(".txt") in SPLIT_NAMES[split]]
+    return [name for name in accepted if name in present], [name for name in alike if name not in accepted]
 
 
 class Stream(Protocol):
@@ -114,8 +138,8 @@ class Shuffled:
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1 or size < batch_size * world_size:
             raise SettingError(
-                f"batch_size: between 1 and the {size} examples of the set divided by {world_size} devices, "
-                f"got {batch_size}"
+                f"batch_size: at least 1, and a full batch for each of {world_size} devices has to be among the "
+                f"{size} examples of the set, got {batch_size}"
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -160,6 +184,12 @@ class DataModule(Configurable, LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.save_hyperparameters(self.spec["init_args"], logger=False)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test part, as far as a glance at the files tells; where there is none, testing is refused
+        and no next step should propose it."""
+        return True
 
     @abstractmethod
     def stream(self, part: str, seed: int) -> Stream:

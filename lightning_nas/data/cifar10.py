@@ -26,7 +26,8 @@ class CIFAR10(ImageData):
         folder: the folder that holds ``cifar-10-batches-py/``; None: the one that the environment variable
             ``LIGHTNING_NAS_DATA`` names, else ``data``.
         download: whether the archive is fetched if the folder does not hold it.
-        verify: whether the files are compared with the published checksums; switch it off for a re-encoded copy.
+        verify: whether the files are compared with the published checksums; switch it off for a re-encoded copy, of
+            which nothing is downloaded.
         cutout: the side in pixels of the square that is cut out of each training image (DARTS: 16); 0: nothing is.
         batch_size: the number of images in a batch on each device.
         num_workers: the number of processes that prepare batches; 0: the main process prepares them.
@@ -36,7 +37,7 @@ class CIFAR10(ImageData):
             ``train_mask_packed``, the ``np.packbits`` of a mask that is 1 for images of the weights part.
         architecture_share: the share of the training images on which architectures are judged (DARTS: half), where
             ``split`` is None.
-        split_seed: the seed of the random division into the weights part and the architecture part.
+        split_seed: the seed of the random division into the weights part and the architecture part, likewise.
     """
 
     mean = (0.49139968, 0.48215827, 0.44653124)  # as released with DARTS
@@ -72,7 +73,7 @@ class CIFAR10(ImageData):
             if not place.is_dir():
                 raise SettingError(
                     f"folder: no {Archive.base_folder}/ in {self.folder.absolute()}. Put the batches of CIFAR-10 "
-                    "there, in the layout of the published archive"
+                    "there, in the layout of the published archive; nothing is downloaded where verify is false"
                 )
             return
         checksums = dict([*Archive.train_list, *Archive.test_list])
@@ -107,7 +108,15 @@ class CIFAR10(ImageData):
         return v2.Compose([partial(random_crop, size=32, padding=4), random_flip]) if augment else None
 
     def division(self, count: int) -> tuple[Tensor, Tensor]:
-        return super().division(count) if self.split is None else _read_split(self.split, count)
+        if self.split is None:
+            return super().division(count)
+        self.warn_of_division(f"the file {self.split} divides the training images, set split to null for another part")
+        return _read_split(self.split, count)
+
+    def enlarging(self, part: str) -> str:
+        if self.split is None:
+            return super().enlarging(part)
+        return f"give the {part} part more images in the file {self.split} (split)"
 
 
 class _ArraysOnly(pickle.Unpickler):

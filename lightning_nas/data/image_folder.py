@@ -1,10 +1,11 @@
 """Images in a user's folder, one folder for each class."""
 
+import contextlib
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
@@ -16,6 +17,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_nas.data.base import VALIDATION, find_split
 from lightning_nas.data.images import ImageData, Transform, random_crop, random_flip
 from lightning_nas.errors import SettingError
 from lightning_nas.files import write_whole
@@ -27,18 +29,23 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 LARGEST_MEDIAN = 224  # pixels: what networks for photographs take
 SMALL = 64  # pixels: up to here whole images are shifted, above parts of any size are taken
 LAYOUT = f"Expected are train/CLASS/, and if there are such val/CLASS/ and test/CLASS/, with {', '.join(EXTENSIONS)}"
+FOLDERS = {"train": ("train",), "val": VALIDATION, "test": ("test",)}
+SCAN_VERSION = 2  # of what a scan finds in the same files; 2: photographs are upright
 
 
 class ImageFolder(ImageData):
     """Images in ``folder/{train,val,test}/CLASS/``, decoded when they are needed.
 
     With ``val/`` the weights part is ``train/`` and the architecture part ``val/``; without, ``train/`` is divided.
-    Classes are the folders of ``train/``. Only testing needs ``test/``.
+    ``val/`` may be called ``valid/`` or ``validation/``. Classes are the folders of ``train/``, two at least. Only
+    testing needs ``test/``. A folder that looks like one of the three and is not read (``Train/``, ``dev/``,
+    ``testing/``) is an error where it could be the missing one, else a warning. So are files outside of the classes'
+    folders and files with other endings than images have.
 
     Channels (1 if all training images are grey, else 3), mean and deviation are read from the images of ``train/`` and
     ``val/``. For this all files are decoded once; the result is kept in ``~/.cache/lightning_nas/`` (or
     ``$XDG_CACHE_HOME``) for as long as the files stay as they are. Files that cannot be decoded are named in a warning
-    and left out.
+    and left out. Photographs are turned upright, as the camera noted (EXIF).
 
     Evaluation scales the shorter side to ``image_size`` and crops the centre. Training images of up to 64 pixels are
     scaled likewise, padded by an eighth and cropped at random; of larger ones random parts are taken, of 8 to 100 % of
@@ -54,7 +61,7 @@ class ImageFolder(ImageData):
         num_workers: processes that decode images and prepare batches; 0: the main process.
         architecture_share: the part of the training images that the architecture is judged on, where there is no
             ``val/``.
-        split_seed: the seed by which the training images are divided.
+        split_seed: the seed by which the training images are divided, likewise.
     """
 
     def __init__(
@@ -94,10 +101,46 @@ class ImageFolder(ImageData):
     @cached_property
     def classes(self) -> list[str]:
         """The names of the classes in the order of their labels."""
-        classes = self._class_folders("train")
+        classes = self._class_folders(self._folders["train"])
         if not classes:
             raise SettingError(f"folder: there are no classes in {self.folder / 'train'}. {LAYOUT}")
+        if len(classes) == 1:
+            raise SettingError(
+                f"folder: there is one class only in {self.folder / 'train'}, {classes[0]!r}, and telling classes "
+                f"apart takes two. Put the images of another beside it, each class in a folder of its own. {LAYOUT}"
+            )
         return classes
+
+    @property
+    def has_test(self) -> bool:
+        return (self.folder / "test").is_dir()
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """What the folders of ``train``, ``val`` and ``test`` are called, as far as there are such."""
+        names = [path.name for path in self.folder.iterdir() if path.is_dir()] if self.folder.is_dir() else []
+        folders = {}
+        for split, accepted in FOLDERS.items():
+            found, alike = find_split(split, accepted, names)
+            others = ", ".join(f"{name}/" for name in alike)
+            if len(found) > 1:
+                raise SettingError(
+                    f"folder: {self.folder} has {' and '.join(f'{name}/' for name in found)}, and one folder alone "
+                    f"can be validated on; to use {found[0]}/ remove or rename "
+                    f"{' and '.join(f'{name}/' for name in found[1:])}"
+                )
+            if not found and alike:
+                raise SettingError(
+                    f"folder: {self.folder} has no folder {split}/, and {others} is not read; rename it to {split}/, "
+                    "or move it elsewhere"
+                )
+            if alike:
+                rank_zero_warn(f"{others} in {self.folder} is not read, but {found[0]}/")
+            if found:
+                folders[split] = found[0]
+        if "train" not in folders:
+            raise SettingError(f"folder: there is no folder {self.folder / 'train'}. {LAYOUT}")
+        return folders
 
     def _class_folders(self, split: str) -> list[str]:
         from torchvision.datasets.folder import find_classes
@@ -111,25 +154,38 @@ class ImageFolder(ImageData):
     @cached_property
     def _files(self) -> dict[str, list[tuple[str, int]]]:
         """Path in the folder and label of every file that should be an image, by ``train``, ``val`` and ``test``."""
-        from torchvision.datasets.folder import make_dataset
+        files: dict[str, list[tuple[str, int]]] = {}
+        outside: list[str] = []
+        others: list[str] = []
+        for split, called in self._folders.items():
+            for name in self._class_folders(called):
+                if name not in self.classes:
+                    raise SettingError(f"folder: {self.folder / called} has a class {name!r}, and train/ has not")
+            outside += visible(called, next(os.walk(self.folder / called))[2])
+            files[split] = []
+            for label, name in enumerate(self.classes):
+                for path in files_below(self.folder, os.path.join(called, name)):
+                    if path.lower().endswith(EXTENSIONS):
+                        files[split].append((path, label))
+                    else:
+                        others.append(path)
+        if outside:
+            rank_zero_warn(
+                f"{len(outside)} files in {self.folder} are in no class's folder and are left out: {some(outside)}"
+            )
+        if others:
+            rank_zero_warn(
+                f"{len(others)} files in {self.folder} end unlike images and are left out: {some(others)}. "
+                f"What is read ends in {', '.join(EXTENSIONS)}"
+            )
+        self._check_classes(files["train"], "there are no images")
+        return files
 
-        if not (self.folder / "train").is_dir():
-            raise SettingError(f"folder: there is no folder {self.folder / 'train'}. {LAYOUT}")
-        labels = {name: label for label, name in enumerate(self.classes)}
-        files = {}
-        for split in ("train", "val", "test"):
-            if not (self.folder / split).is_dir():
-                continue
-            for name in self._class_folders(split):
-                if name not in labels:
-                    raise SettingError(f"folder: {self.folder / split} has a class {name!r}, and train/ has not")
-            found = make_dataset(str(self.folder / split), labels, EXTENSIONS, allow_empty=True)
-            files[split] = [(path.removeprefix(f"{self.folder}{os.sep}"), label) for path, label in found]
-        filled = {label for _, label in files["train"]}
+    def _check_classes(self, images: list[tuple[str, int]], message: str) -> None:
+        filled = {label for _, label in images}
         for label, name in enumerate(self.classes):
             if label not in filled:
-                raise SettingError(f"folder: there are no images in {self.folder / 'train' / name}. {LAYOUT}")
-        return files
+                raise SettingError(f"folder: {message} in {self.folder / 'train' / name}. {LAYOUT}")
 
     @cached_property
     def _scan(self) -> "Scan":
@@ -142,8 +198,11 @@ class ImageFolder(ImageData):
 
     def _images(self, split: str) -> list[tuple[str, int]]:
         images = [(path, label) for path, label in self._files[split] if path not in self._scan.broken]
+        message = "there are no images that can be read"
         if not images:
-            raise SettingError(f"folder: there are no images that can be read in {self.folder / split}. {LAYOUT}")
+            raise SettingError(f"folder: {message} in {self.folder / self._folders[split]}. {LAYOUT}")
+        if split == "train":
+            self._check_classes(images, message)
         return images
 
     def load(self, test: bool) -> tuple["Files", Tensor]:
@@ -157,8 +216,17 @@ class ImageFolder(ImageData):
     def division(self, count: int) -> tuple[Tensor, Tensor]:
         if "val" not in self._files:
             return super().division(count)
+        self.warn_of_division(f"{self.folder / self._folders['val']} is what architectures are judged on")
         n_weights = len(self._images("train"))
         return torch.arange(n_weights), torch.arange(n_weights, count)
+
+    def enlarging(self, part: str) -> str:
+        if "val" not in self._files:
+            return f"{super().enlarging(part)}, or add images"
+        return f"move images to {self.folder / self._folders['train' if part == 'weights' else 'val']}"
+
+    def class_name(self, label: int) -> str:
+        return self.classes[label]
 
     def transform(self, augment: bool) -> Transform:
         from torchvision.transforms import v2
@@ -171,6 +239,25 @@ class ImageFolder(ImageData):
         else:
             steps = [partial(_each, v2.RandomResizedCrop(size)), torch.stack]
         return v2.Compose([*steps, random_flip] if self.flip else steps)
+
+
+def files_below(folder: Path, place: str) -> Iterator[str]:
+    """Paths in ``folder`` of all files below ``place`` in order, but for hidden files and what is in hidden folders."""
+    found = []
+    for below, folders, names in os.walk(folder / place, followlinks=True):
+        folders[:] = visible("", folders)  # those of .ipynb_checkpoints would be there twice
+        found.append((below.removeprefix(f"{folder}{os.sep}"), names))
+    for below, names in sorted(found):
+        yield from visible(below, names)
+
+
+def visible(place: str, names: Iterable[str]) -> list[str]:
+    """The paths in ``place`` of what is not hidden (such as .DS_Store), in order."""
+    return [os.path.join(place, name) for name in sorted(names) if not name.startswith(".")]
+
+
+def some(paths: list[str]) -> str:
+    return ", ".join(paths[:5]) + (", ..." if len(paths) > 5 else "")
 
 
 def _each(transform: Transform, images: Iterable[Tensor]) -> list[Tensor]:
@@ -203,10 +290,13 @@ class Files:
 
 
 def decode(path: Path) -> "Picture":
-    """The image of a file, grey (``L``) or coloured (``RGB``), of bytes and without transparency."""
-    from PIL import Image
+    """The image of a file, upright, grey (``L``) or coloured (``RGB``), of bytes and without transparency."""
+    from PIL import Image, ImageOps
 
     with Image.open(path) as image:
+        image.load()  # what is wrong with the image itself is an error
+        with contextlib.suppress(Exception):  # whatever damaged EXIF raises; a camera's notes are not the image
+            ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16"):  # Pillow itself would cut off what is beyond 255
             return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
         if image.mode in ("I", "F"):
@@ -249,14 +339,15 @@ def scan_once(folder: Path, training: list[str], test: list[str]) -> Scan:
     cache = Path(place, "lightning_nas", f"{_digest(str(folder))}.json")
     try:
         content = json.loads(cache.read_bytes())
-        if content["digest"] == _digest([listing, content["scan"]]):
+        if content["digest"] == _digest([SCAN_VERSION, listing, content["scan"]]):
             return Scan(**content["scan"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none yet, or damaged
         pass
     scan = scan_files(folder, training, test)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        content = {"folder": str(folder), "digest": _digest([listing, asdict(scan)]), "scan": asdict(scan)}
+        digest = _digest([SCAN_VERSION, listing, asdict(scan)])
+        content = {"folder": str(folder), "digest": digest, "scan": asdict(scan)}
         write_whole(cache, json.dumps(content, indent=1).encode())
     except (OSError, SettingError):
         pass

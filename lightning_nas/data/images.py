@@ -1,10 +1,12 @@
 """Sets of images, streams with augmentation, and the data module that all image data share."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -162,6 +164,22 @@ class ImageData(DataModule):
         n_architecture = round(count * self.architecture_share)
         return order[n_architecture:], order[:n_architecture]
 
+    def enlarging(self, part: str) -> str:
+        """What gives the ``weights`` or the ``architecture`` part more images, as messages say it."""
+        return f"{'lower' if part == 'weights' else 'raise'} architecture_share, now {self.architecture_share}"
+
+    def class_name(self, label: int) -> str:
+        """What messages call a class."""
+        return str(label)
+
+    def warn_of_division(self, divided_by: str) -> None:
+        """Says which settings of the random division were given in vain, where something else divides the images."""
+        defaults = inspect.signature(type(self).__init__).parameters
+        given = {name: getattr(self, name) for name in ("architecture_share", "split_seed") if name in defaults}
+        unused = [f"{name} {value}" for name, value in given.items() if value != defaults[name].default]
+        if unused:  # no error: a configuration made for other data brings them along
+            rank_zero_warn(f"{' and '.join(unused)} changes nothing here: {divided_by}")
+
     @cached_property
     def _test(self) -> tuple[Images, Tensor]:
         return self.load(test=True)
@@ -176,18 +194,53 @@ class ImageData(DataModule):
         train = torch.cat([weights, architecture]).sort().values
         return {"weights": weights, "architecture": architecture, "train": train}
 
+    def _positions(self, part: str) -> Tensor:
+        positions = self._divided[part]
+        if part == "train":  # whoever trains on everything needs no division
+            return positions
+        sizes = {name: len(self._divided[name]) for name in ("weights", "architecture")}
+        for name, size in sizes.items():
+            if not size:
+                raise SettingError(
+                    f"architecture_share: {self.architecture_share} gives {sizes['weights']} of the "
+                    f"{len(self._divided['train'])} training images to the weights part and {sizes['architecture']} "
+                    f"to the architecture part, and each needs one; {self.enlarging(name)}"
+                )
+        labels = self._training[1]
+        present = labels[positions].unique().tolist()
+        lacking = [label for label in labels[self._divided["train"]].unique().tolist() if label not in present]
+        if lacking:
+            names = ", ".join(map(self.class_name, lacking[:10])) + (" and more" if len(lacking) > 10 else "")
+            rank_zero_warn(
+                f"the {part} part, {len(positions)} images, has none of these classes of the training images: "
+                f"{names}. To have some, {self.enlarging(part)}"
+            )
+        return positions
+
+    def _check_batch(self, part: str, count: int) -> None:
+        devices = self._ranks[1]
+        if self.batch_size * devices > count:
+            where = f" on each of {devices} devices" if devices > 1 else ""
+            smaller = f"set batch_size to at most {count // devices}" if count >= devices else "use fewer devices"
+            larger = "" if part == "train" else f", or {self.enlarging(part)}"
+            raise SettingError(
+                f"batch_size: {self.batch_size}{where} is more than the {count} images of the {part} part, which then "
+                f"has no full batch; {smaller}{larger}"
+            )
+
     def _set(self, part: str, augment: bool) -> ImageSet:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; there are {', '.join(PARTS)}")
         if augment and self.cutout > (size := self.inputs["image_size"]):
             raise SettingError(f"cutout: at most {size}, the size of the images, got {self.cutout}")
         images, labels = self._test if part == "test" else self._training
-        positions = None if part == "test" else self._divided[part]
+        positions = None if part == "test" else self._positions(part)
         cutout = self.cutout if augment else 0
         return ImageSet(images, labels, self.mean, self.std, self.transform(augment), positions, cutout)
 
     def stream(self, part: str, seed: int) -> Stream:
         images = self._set(part, augment=True)
+        self._check_batch(part, len(images))
         return ImageStream(images, Shuffled(len(images), self.batch_size, derive_seed(seed, part), *self._ranks))
 
     def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
@@ -199,6 +252,7 @@ class ImageData(DataModule):
 
     def plain_batches(self) -> DataLoader:
         images = self._set("weights", augment=True)
+        self._check_batch("weights", len(images))  # the loader would just deliver nothing
         return DataLoader(
             images,
             self.batch_size,

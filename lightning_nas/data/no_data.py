@@ -17,6 +17,10 @@ class NoData(DataModule):
     def stream(self, part: str, seed: int) -> Any:
         raise SettingError("data: this needs data, NoData has none; choose another, such as --data Digits")
 
+    @property
+    def has_test(self) -> bool:
+        return False
+
     evaluation = plain_batches = stream  # type: ignore[assignment]
 
     @property

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -185,18 +186,22 @@ class TextData(DataModule):
         raise NotImplementedError
 
     @cached_property
+    def _counts(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for line in self.lines("train"):
+            counts.update(line)
+            counts[END_OF_LINE] += 1
+        return counts
+
+    @cached_property
     def vocabulary(self) -> dict[str, int]:
         """The number of each word of the training text, in the order in which they first occur.
 
         ``<unk>`` stands for all other words; it is the last, unless it is in the text.
         """
-        counts: Counter[str] = Counter()
-        for line in self.lines("train"):
-            counts.update(line)
-            counts[END_OF_LINE] += 1
-        words = list(dict.fromkeys([*counts, UNKNOWN]))
+        words = list(dict.fromkeys([*self._counts, UNKNOWN]))
         if self.max_vocabulary is not None:
-            frequent = [word for word, _ in counts.most_common() if word not in (END_OF_LINE, UNKNOWN)]
+            frequent = [word for word, _ in self._counts.most_common() if word not in (END_OF_LINE, UNKNOWN)]
             kept = {END_OF_LINE, UNKNOWN, *frequent[: self.max_vocabulary - 2]}
             words = [word for word in words if word in kept]
         return {word: number for number, word in enumerate(words)}
@@ -216,23 +221,45 @@ class TextData(DataModule):
             for line in self.lines(split):
                 numbers.extend(vocabulary.get(word, unknown) for word in (*line, END_OF_LINE))
             self._tokens[split] = torch.tensor(numbers, dtype=torch.long)
+            self._warn_of_unknown(split)
         return self._tokens[split]
+
+    def _warn_of_unknown(self, split: str) -> None:
+        if split == "train" or UNKNOWN in self._counts or len(self._counts) >= len(self.vocabulary):
+            return  # it is trained: it is in the training text, or stands there for words that were not kept
+        tokens = self._tokens[split]
+        if count := int((tokens == self.vocabulary[UNKNOWN]).sum()):
+            rank_zero_warn(
+                f"{count} of the {len(tokens)} tokens of the {split} text are words that the training text does not "
+                f"have. They become {UNKNOWN}, which is never trained, and spoil the loss; let a max_vocabulary below "
+                f"{len(self.vocabulary)} or the training text itself put {UNKNOWN} for rare words"
+            )
 
     def _columns(self, part: str, field: str, rank: int = 0, world_size: int = 1) -> Tensor:
         tokens, batch_size = self.tokens(part), getattr(self, field)
         if batch_size > (most := len(tokens) // (2 * world_size)):
+            where = f" on each of {world_size} devices" if world_size > 1 else ""
+            smaller = f"set it to at most {most}" if most else "use fewer devices"
             raise SettingError(
-                f"{field}: between 1 and {most}, half the {len(tokens)} tokens of the {SPLITS[part]} text divided "
-                f"by {world_size} devices, got {batch_size}"
+                f"{field}: {batch_size} columns{where} are too many for the {len(tokens)} tokens of the "
+                f"{SPLITS[part]} text, since each needs two; {smaller}, or take a longer text"
             )
         return columns(tokens, batch_size, rank, world_size)
+
+    def _training_columns(self, part: str) -> Tensor:
+        found = self._columns(part, "batch_size", *self._ranks)
+        if self.bptt > (length := len(found) - 1):  # in an evaluation the windows' length changes nothing
+            rank_zero_warn(
+                f"bptt {self.bptt} is more than the {length} tokens that are read of a column of the {SPLITS[part]} "
+                f"text, so that a pass is one window of {length}; for longer ones lower batch_size, now "
+                f"{self.batch_size}, or take a longer text"
+            )
+        return found
 
     def stream(self, part: str, seed: int) -> Stream:
         """Passes over a part; this rank reads columns of its own."""
         varies = self.variable_bptt and SPLITS.get(part) == "train"
-        return TextStream(
-            self._columns(part, "batch_size", *self._ranks), self.bptt, derive_seed(seed, part) if varies else None
-        )
+        return TextStream(self._training_columns(part), self.bptt, derive_seed(seed, part) if varies else None)
 
     def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
         """One pass over a part in windows of ``bptt``; or its first ``n_batches`` windows, which follow each other."""
@@ -240,7 +267,7 @@ class TextData(DataModule):
 
     def plain_batches(self) -> DataLoader:
         """One pass over the training text in windows of ``bptt``: a module without a schedule scales no rates."""
-        return self._in_order(self._columns("weights", "batch_size", *self._ranks))
+        return self._in_order(self._training_columns("weights"))
 
     def _in_order(self, columns: Tensor, n_batches: int | None = None) -> DataLoader:
         cuts = equal_cuts(len(columns) - 1, self.bptt)

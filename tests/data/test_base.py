@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from lightning_nas.data import Schedule
-from lightning_nas.data.base import Shuffled
+from lightning_nas.data import CIFAR10, NoData, PennTreebank, PyDocs, Schedule
+from lightning_nas.data.base import Shuffled, find_split
 from lightning_nas.data.images import ImageSet, ImageStream, random_crop
 from lightning_nas.errors import SettingError
 
@@ -100,6 +100,33 @@ def test_a_batch_size_that_gives_no_full_batch_is_refused(batch_size, world_size
     with pytest.raises(SettingError, match=rf"^batch_size: .*\b10 examples.* got {batch_size}$"):
         Shuffled(10, batch_size, 0, 0, world_size)
     assert len(Shuffled(10, 10 // world_size, 0, 0, world_size)) == 1
+
+
+# -- the parts that a folder has -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("split", "accepted", "names", "expected"),
+    [
+        ("train", ("train",), ["train", "test", "val", "notes"], (["train"], [])),
+        ("train", ("train",), ["Train", "training", "TRAINING", "trained"], ([], ["TRAINING", "Train", "training"])),
+        ("val", ("val", "valid"), ["valid", "val", "dev"], (["val", "valid"], ["dev"])),
+        (
+            "val",
+            ("val.txt",),
+            ["valid.txt", "val.txt", "Eval.TXT", "val.csv"],
+            (["val.txt"], ["Eval.TXT", "valid.txt"]),
+        ),
+        ("test", ("test",), [], ([], [])),
+    ],
+)
+def test_names_that_are_read_and_names_that_only_look_like_it(split, accepted, names, expected):
+    assert find_split(split, accepted, names) == expected
+
+
+@pytest.mark.parametrize(("data", "has_test"), [(NoData, False), (PyDocs, True), (CIFAR10, True), (PennTreebank, True)])
+def test_a_module_says_whether_it_has_a_test_part(data, has_test):
+    assert data().has_test == has_test
 
 
 # -- schedules -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -200,6 +201,37 @@ def test_both_forms_of_a_split_file_say_which_images_the_weights_are_trained_on(
         }
         assert sorted(data.stream("weights", 0).get(0)[1].tolist()) == [1, 3, 5]
         assert data.spec["init_args"]["split"] == split
+
+
+@pytest.mark.filterwarnings("ignore:.*has none of these classes")
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, None),
+        ({"architecture_share": 0.3}, "architecture_share 0.3"),
+        ({"architecture_share": 0.3, "split_seed": 1}, "architecture_share 0.3 and split_seed 1"),
+    ],
+)
+def test_a_random_division_that_is_asked_for_beside_a_split_is_said_to_change_nothing(tmp_path, split, settings, named):
+    archive(tmp_path)
+    path = published_split(tmp_path / "s.txt", [7, 0, 3], [1, 2, 4, 5, 6, 8, 9]) if split else None
+    data = CIFAR10(str(tmp_path), verify=False, num_workers=0, split=path, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.evaluation("weights")
+    message = f"{named} changes nothing here: the file {path} divides the training images"
+    found = [str(warning.message) for warning in caught if "nothing here" in str(warning.message)]
+    assert [text.partition(",")[0] for text in found] == ([message] if split and named else [])
+
+
+@pytest.mark.filterwarnings("ignore:.*has none of these classes")
+def test_a_batch_larger_than_a_part_of_a_split_names_the_file(tmp_path):
+    archive(tmp_path)
+    path = published_split(tmp_path / "s.txt", [7, 0, 3], [1, 2, 4, 5, 6, 8, 9])
+    data = CIFAR10(str(tmp_path), verify=False, num_workers=0, batch_size=4, split=path)
+    with pytest.raises(SettingError, match=rf"^batch_size: 4 is .* the 3 images of the weights .* in the file {path} "):
+        data.stream("weights", 0)
 
 
 def test_a_split_of_all_training_images_is_read_whole(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_nas.data import DataModule, ImageFolder, Schedule
+from lightning_nas.data import DataModule, ImageFolder, Schedule, image_folder
 from lightning_nas.data.image_folder import decode
 from lightning_nas.errors import SettingError
 
@@ -141,10 +141,18 @@ def test_which_files_and_folders_count(tmp_path):
     write(tmp_path, images)
     write(
         tmp_path,
-        {"train/a/notes.txt": b"no image", "train/.ipynb_checkpoints/1.png": noise(1), "train/1.png": noise(1)},
+        {"train/a/notes.txt": b"no image", "train/.ipynb_checkpoints/1.png": noise(1), "train/1.png": noise(1)}
+        | {"train/b/.ipynb_checkpoints/9.png": noise(9)},
     )
     (tmp_path / "train" / "a" / "0.csv").touch()
+    (tmp_path / "train" / "a" / ".DS_Store").touch()
     data = module(tmp_path)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        data.prepare_data()
+    assert [str(warning.message).partition(". What")[0] for warning in caught] == [
+        f"1 files in {tmp_path} are in no class's folder and are left out: train/1.png",
+        f"2 files in {tmp_path} end unlike images and are left out: train/a/0.csv, train/a/notes.txt",
+    ]
     assert data.classes == ["a", "b"]
     assert [label for _, label in examples(data, "train")] == [0] * 8 + [1]
 
@@ -171,22 +179,35 @@ WRONG = {
     "no classes": ({"train/1.png": noise(1)}, "there are no classes in {}/train"),
     "hidden classes": ({"train/.cat/1.png": noise(1)}, "there are no classes in {}/train"),
     "an empty class": ({"train/cat/1.png": noise(1), "train/dog/1.txt": b""}, "there are no images in {}/train/dog"),
+    "one class": ({"train/cat/1.png": noise(1)}, "there is one class only in {}/train, 'cat', and telling"),
+    "one class that is seen": (
+        {"train/cat/1.png": noise(1), "train/.dog/1.png": noise(2)},
+        "there is one class only in {}/train, 'cat', and telling",
+    ),
     "nothing to read": (
-        {"train/cat/1.png": b"no"},
+        {"train/cat/1.png": b"no", "train/dog/1.png": b"no"},
         "there are no images that can be read in {}; train/cat/1.png: cannot",
     ),
     "nothing to train on": (
-        {"train/cat/1.png": b"no", "val/cat/1.png": noise(1)},
+        {"train/cat/1.png": b"no", "train/dog/1.png": b"no", "val/cat/1.png": noise(1)},
         "there are no images that can be read in {}/train",
     ),
+    "a class that cannot be read": (
+        {"train/cat/1.png": noise(1), "train/dog/1.png": b"no"},
+        "there are no images that can be read in {}/train/dog",
+    ),
     "an empty val": (
-        {"train/cat/1.png": noise(1), "val/cat/1.txt": b""},
+        {"train/cat/1.png": noise(1), "train/dog/1.png": noise(2), "val/cat/1.txt": b""},
         "there are no images that can be read in {}/val",
+    ),
+    "an empty valid": (
+        {"train/cat/1.png": noise(1), "train/dog/1.png": noise(2), "valid/cat/1.txt": b""},
+        "there are no images that can be read in {}/valid",
     ),
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be decoded")
+@pytest.mark.filterwarnings("ignore:.*cannot be decoded", "ignore:.*left out")
 @pytest.mark.parametrize(("files", "message"), WRONG.values(), ids=WRONG)
 def test_a_folder_of_another_layout_is_refused_with_the_layout_that_is_expected(tmp_path, files, message):
     folder = tmp_path / "images"
@@ -195,6 +216,104 @@ def test_a_folder_of_another_layout_is_refused_with_the_layout_that_is_expected(
         module(folder).prepare_data()
     assert str(caught.value).startswith(f"folder: {message.format(folder)}")
     assert "Expected are train/CLASS/, and if there are such val/CLASS/ and test/CLASS/, with .jpg" in str(caught.value)
+
+
+@pytest.mark.parametrize("called", ["val", "valid", "validation"])
+def test_the_folder_to_validate_on_has_one_of_three_names(tmp_path, called):
+    images = pets(tmp_path, ("train", called), count=3)
+    data = module(tmp_path)
+    same(examples(data, "weights"), of(images, "train"))
+    same(examples(data, "architecture"), of(images, called))
+
+
+UNREAD = {
+    "two to validate on": (
+        ("train", "val", "valid"),
+        "{} has val/ and valid/, .* to use val/ remove or rename valid/$",
+    ),
+    "three": (("train", "validation", "valid", "val"), ".* to use val/ remove or rename valid/ and validation/$"),
+    "Train": (
+        ("Train",),
+        "{} has no folder train/, and Train/ is not read; rename it to train/, or move it elsewhere$",
+    ),
+    "training": (("training", "val"), "{} has no folder train/, and training/ is not read"),
+    "VAL": (("train", "VAL"), "{} has no folder val/, and VAL/ is not read; rename it to val/"),
+    "dev": (("train", "dev", "test"), "{} has no folder val/, and dev/ is not read; rename it to val/"),
+    "eval, Valid": (("train", "eval", "Valid"), "{} has no folder val/, and Valid/, eval/ is not read"),
+    "testing": (("train", "testing"), "{} has no folder test/, and testing/ is not read; rename it to test/"),
+}
+
+
+@pytest.mark.parametrize(("splits", "message"), UNREAD.values(), ids=UNREAD)
+def test_a_folder_that_could_be_the_missing_one_is_never_passed_over(tmp_path, splits, message):
+    pets(tmp_path / "images", splits, count=1)
+    with pytest.raises(SettingError, match=f"^folder: {message.format(tmp_path / 'images')}"):
+        module(tmp_path / "images").prepare_data()
+
+
+@pytest.mark.parametrize(("other", "read"), [("dev", "valid"), ("Train", "train"), ("testing", "test")])
+def test_a_folder_that_looks_like_one_that_is_there_is_named_in_a_warning(tmp_path, other, read):
+    pets(tmp_path, ("train", "valid", "test", other, "notes"), count=2)
+    data = module(tmp_path)
+    with pytest.warns(UserWarning, match=rf"^{other}/ in {tmp_path} is not read, but {read}/$") as caught:
+        data.prepare_data()
+    assert len(caught) == 1
+    assert len(examples(data, "train")) == 8
+
+
+def test_whether_there_is_a_test_part_is_known_at_a_glance(tmp_path, opened):
+    pets(tmp_path)
+    assert module(tmp_path).has_test
+    assert not module(tmp_path / "train").has_test
+    assert not opened
+
+
+GIVEN = [
+    ({}, None),
+    ({"architecture_share": 0.1}, "architecture_share 0.1"),
+    ({"split_seed": 3}, "split_seed 3"),
+    ({"architecture_share": 0.1, "split_seed": 3}, "architecture_share 0.1 and split_seed 3"),
+]
+
+
+@pytest.mark.parametrize(("settings", "named"), GIVEN)
+@pytest.mark.parametrize("splits", [("train",), ("train", "valid")])
+def test_a_division_that_is_asked_for_beside_images_to_validate_on_is_said_to_change_nothing(
+    tmp_path, settings, named, splits
+):
+    pets(tmp_path, splits)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module(tmp_path, **settings).evaluation("weights")
+    message = f"{named} changes nothing here: {tmp_path}/valid is what architectures are judged on"
+    expected = [message] if named and len(splits) == 2 else []
+    assert [str(warning.message) for warning in caught if "nothing here" in str(warning.message)] == expected
+
+
+@pytest.mark.parametrize(
+    ("splits", "settings", "message"),
+    [
+        (
+            ("train",),
+            {},
+            r"the 2 images of the architecture part, .* at most 2, or raise architecture_share, now 0\.5, or ",
+        ),
+        (("train", "val"), {"batch_size": 5}, "the 4 images of the weights part, .* or move images to {}/train$"),
+    ],
+)
+def test_a_batch_larger_than_a_part_is_refused_with_both_remedies(tmp_path, splits, settings, message):
+    pets(tmp_path, splits, count=2)
+    part = "weights" if "weights" in message else "architecture"
+    with pytest.raises(SettingError, match=f"^batch_size: .* is more than {message.format(tmp_path)}"):
+        module(tmp_path, **{"batch_size": 3} | settings).stream(part, 0)
+
+
+def test_a_class_without_images_to_validate_on_is_named(tmp_path):
+    pets(tmp_path, count=2)
+    write(tmp_path, {"valid/dog/1.png": noise(1)})
+    message = rf"^the architecture part, 1 images, has none of .*: cat\. To have some, move images to {tmp_path}/valid$"
+    with pytest.warns(UserWarning, match=message):
+        module(tmp_path).evaluation("architecture")
 
 
 def test_an_empty_test_folder_is_refused_by_testing_alone(tmp_path):
@@ -238,7 +357,7 @@ def test_inputs_are_known_before_anything_is_prepared(tmp_path):
     ],
 )
 def test_the_size_is_that_of_the_training_images_or_the_median_of_their_shorter_sides(tmp_path, sizes, expected):
-    files = {f"train/a/{k}.png": noise(k, *size) for k, size in enumerate(sizes)}
+    files = {f"train/{'ab'[k % 2]}/{k}.png": noise(k, *size) for k, size in enumerate(sizes)}
     write(tmp_path, files | {f"test/a/{k}.png": noise(k, 40, 41) for k in range(9)})
     assert module(tmp_path).inputs["image_size"] == expected
     assert module(tmp_path, image_size=33).inputs["image_size"] == 33
@@ -292,7 +411,7 @@ def test_grey_images_have_one_channel(tmp_path):
 def test_a_channel_that_is_the_same_everywhere_gives_finite_batches(tmp_path):
     image = noise(0)
     image[..., 2] = 7
-    write(tmp_path, {"train/a/1.png": image, "train/a/2.png": image})
+    write(tmp_path, {"train/a/1.png": image, "train/b/2.png": image})
     images, _ = next(iter(module(tmp_path).evaluation("train")))
     assert images.isfinite().all()
     assert images[:, 2].abs().max() < 1e-3
@@ -343,18 +462,69 @@ def test_every_kind_of_image_becomes_grey_or_coloured_bytes(tmp_path, image, end
         found = decode(tmp_path / f"image.{ending}")
     assert found.mode == mode
     assert np.asarray(found).tolist() == [[list(p) if isinstance(p, tuple) else p for p in pixels]]
-    write(tmp_path, {f"data/train/a/1.{ending}": image})
+    write(tmp_path, {f"data/train/{name}/1.{ending}": image for name in "ab"})
     data = module(tmp_path / "data", image_size=1)
     assert data.inputs["channels"] == (1 if mode == "L" else 3)
+
+
+SIDEWAYS = (
+    np.array([[[200] * 3, [20] * 3, [80] * 3], [[140] * 3, [240] * 3, [50] * 3]], np.uint8).repeat(8, 0).repeat(8, 1)
+)
+TURNED = {
+    None: SIDEWAYS,
+    1: SIDEWAYS,
+    2: SIDEWAYS[:, ::-1],
+    3: SIDEWAYS[::-1, ::-1],
+    4: SIDEWAYS[::-1],
+    5: SIDEWAYS.swapaxes(0, 1),
+    6: np.rot90(SIDEWAYS, -1),  # a telephone that was held upright: a quarter to the right
+    7: SIDEWAYS.swapaxes(0, 1)[::-1, ::-1],
+    8: np.rot90(SIDEWAYS),
+    9: SIDEWAYS,
+}
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize(("orientation", "upright"), TURNED.items())
+def test_photographs_are_turned_as_the_camera_noted(tmp_path, ending, orientation, upright):
+    noted = Image.Exif()
+    if orientation is not None:
+        noted[0x0112] = orientation
+    lossless = {"lossless": True} if ending == "webp" else {"quality": 95} if ending == "jpg" else {}
+    Image.fromarray(SIDEWAYS).save(tmp_path / f"photograph.{ending}", exif=noted, **lossless)
+    found = np.asarray(decode(tmp_path / f"photograph.{ending}"))
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).max() <= (3 if ending == "jpg" else 0)
+
+
+def test_a_network_sees_photographs_upright(tmp_path):
+    noted = Image.Exif()
+    noted[0x0112] = 6
+    for name in "ab":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.fromarray(SIDEWAYS).save(tmp_path / "train" / name / "1.jpg", exif=noted, quality=95)
+    data = module(tmp_path)
+    assert data.inputs["image_size"] == 16
+    expected = TURNED[6][4:20]  # the centre of 24 by 16
+    for image, _ in examples(data, "train"):
+        assert np.abs(image.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("noted", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_notes_of_a_camera_do_not_break_the_image(tmp_path, noted):
+    Image.fromarray(SIDEWAYS).save(tmp_path / "1.png", exif=noted)
+    assert np.array_equal(np.asarray(decode(tmp_path / "1.png")), SIDEWAYS)
 
 
 def test_pixels_without_a_known_range_are_broken(tmp_path):
     write(
         tmp_path,
-        {"train/a/1.tif": Image.new("F", (4, 4)), "train/a/2.tif": Image.new("I", (4, 4)), "train/a/3.png": noise(3)},
+        {"train/a/1.tif": Image.new("F", (4, 4)), "train/a/2.tif": Image.new("I", (4, 4)), "train/a/3.png": noise(3)}
+        | {"train/b/4.png": noise(4)},
     )
     with pytest.warns(UserWarning, match="2 files in .* cannot be decoded(?s:.*)mode F have no known range"):
-        assert len(examples(module(tmp_path), "train")) == 1
+        assert len(examples(module(tmp_path), "train")) == 2
 
 
 # -- one scan, kept --------------------------------------------------------------------------------------------------
@@ -404,6 +574,15 @@ def test_the_scan_is_made_anew_where_a_file_has_changed(tmp_path, opened, change
     assert sorted(opened) == sorted(files)
     mean, _ = slow_statistics([np.asarray(Image.open(path)) for path in files if "test" not in path.parts])
     assert data.mean == pytest.approx(mean.tolist(), abs=1e-12)
+
+
+def test_a_scan_of_another_version_is_made_anew(tmp_path, monkeypatch, opened):
+    pets(tmp_path)
+    for version, count in ((1, 20), (1, 0), (2, 20), (2, 0)):
+        monkeypatch.setattr(image_folder, "SCAN_VERSION", version)
+        opened.clear()
+        module(tmp_path).prepare_data()
+        assert len(opened) == count
 
 
 def test_folders_are_kept_apart(tmp_path, opened):
@@ -532,14 +711,14 @@ def test_images_are_decoded_when_they_are_needed(tmp_path, opened):
 
 
 def test_an_evaluation_crops_the_centre(tmp_path):
-    images = {"train/a/1.png": noise(1, 6, 11), "train/a/2.png": noise(2, 14, 6), "train/a/3.png": noise(3, 6, 6)}
+    images = {"train/a/1.png": noise(1, 6, 11), "train/a/2.png": noise(2, 14, 6), "train/b/3.png": noise(3, 6, 6)}
     write(tmp_path, images)
     data = module(tmp_path)
     assert data.inputs["image_size"] == 6
     wide, high, square = (image for image, _ in examples(data, "train"))
     assert np.array_equal(wide, images["train/a/1.png"][:, 2:8])
     assert np.array_equal(high, images["train/a/2.png"][4:10])
-    assert np.array_equal(square, images["train/a/3.png"])
+    assert np.array_equal(square, images["train/b/3.png"])
 
 
 def test_an_evaluation_scales_the_shorter_side(tmp_path):
@@ -548,7 +727,7 @@ def test_an_evaluation_scales_the_shorter_side(tmp_path):
     image = np.stack(
         [np.tile(ramp, (12, 1)), np.tile(ramp[:12, None], (1, 24)), np.full((12, 24), 90, np.uint8)], axis=2
     )
-    write(tmp_path, {"train/a/1.png": image, "train/a/2.png": image})
+    write(tmp_path, {"train/a/1.png": image, "train/b/2.png": image})
     (half, _), _ = examples(module(tmp_path, image_size=6), "train")
     expected = image.reshape(6, 2, 12, 2, 3).mean((1, 3))[:, 3:9]
     assert half.shape == (6, 6, 3)
@@ -574,7 +753,7 @@ def windows(image, size, padding):
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 19)])
 def test_small_training_images_are_padded_by_an_eighth_cropped_and_mirrored(tmp_path, height, width, flip):
     image = noise(0, height, width)
-    write(tmp_path, {f"train/a/{k}.png": image for k in range(8)})
+    write(tmp_path, {f"train/{'ab'[k % 2]}/{k}.png": image for k in range(8)})
     data = module(tmp_path, flip=flip, batch_size=8)
     places = windows(image, 16, 2)
     stream = data.stream("train", 0)
@@ -596,7 +775,7 @@ def test_of_large_training_images_random_parts_are_taken(tmp_path, flip):
     image = np.stack(
         [np.tile(ramp, (120, 1)), np.tile(ramp[:, None], (1, 120)), np.zeros((120, 120), np.uint8)], axis=2
     )
-    write(tmp_path, {f"train/a/{k}.png": image for k in range(8)})
+    write(tmp_path, {f"train/{'ab'[k % 2]}/{k}.png": image for k in range(8)})
     data = module(tmp_path, image_size=72, flip=flip, batch_size=8)
     stream = data.stream("train", 0)
     widths, heights, mirrored = [], [], 0

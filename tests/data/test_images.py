@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import warnings
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
@@ -234,7 +235,7 @@ def test_a_stream_leaves_the_global_random_numbers_alone():
 # -- the data module -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("share", "n_architecture"), [(0.5, 10), (0.25, 5), (0.1, 2), (0.99, 20)])
+@pytest.mark.parametrize(("share", "n_architecture"), [(0.5, 10), (0.25, 5), (0.1, 2), (0.97, 19)])
 def test_the_training_images_are_divided_by_the_share(share, n_architecture):
     data = Patterns(batch_size=1, architecture_share=share)
     weights, architecture, train, test = (
@@ -397,10 +398,89 @@ def test_a_wrong_setting_is_refused_by_name(setting, value):
         Patterns(**{setting: value})
 
 
-def test_a_batch_larger_than_the_part_is_refused_by_name():
-    with pytest.raises(SettingError, match=r"^batch_size: .*\b10 examples"):
-        Patterns(batch_size=11).stream("weights", 0)
-    assert len(Patterns(batch_size=11).stream("train", 0)) == 1
+TOO_LARGE = [
+    (
+        11,
+        0.5,
+        1,
+        "weights",
+        "11 is .* the 10 images of the weights part, .* at most 10, or lower architecture_share, now 0.5",
+    ),
+    (3, 0.1, 1, "architecture", "3 is .* the 2 images of the arch.* at most 2, or raise architecture_share, now 0.1"),
+    (
+        6,
+        0.5,
+        2,
+        "weights",
+        "6 on each of 2 devices is .* the 10 images .* at most 5, or lower architecture_share, now 0.5",
+    ),
+    (
+        1,
+        0.1,
+        3,
+        "architecture",
+        "1 on each of 3 devices is .* the 2 images .*; use fewer devices, or raise architecture_share, now 0.1",
+    ),
+    (21, 0.5, 1, "train", "21 is .* the 20 images of the train part, .* at most 20"),
+]
+
+
+@pytest.mark.parametrize(("batch_size", "share", "devices", "part", "message"), TOO_LARGE)
+def test_a_batch_larger_than_the_part_is_refused_with_both_remedies(batch_size, share, devices, part, message):
+    data = Patterns(batch_size=batch_size, architecture_share=share)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=devices)
+    with pytest.raises(SettingError, match=f"^batch_size: {message}$"):
+        data.stream(part, 0)
+    if part == "weights":
+        with pytest.raises(SettingError, match=f"^batch_size: {message}"):
+            data.plain_batches()
+    assert len(list(data.evaluation(part))) >= 1
+
+
+@pytest.mark.parametrize(
+    ("share", "sizes", "remedy"),
+    [
+        (0.01, "20 of the 20 training images to the weights part and 0 to", "raise architecture_share, now 0.01"),
+        (0.99, "0 of the 20 training images to the weights part and 20 to", "lower architecture_share, now 0.99"),
+    ],
+)
+def test_a_share_with_which_a_part_is_empty_is_refused_by_name(share, sizes, remedy):
+    data = Patterns(batch_size=1, architecture_share=share)
+    message = f"^architecture_share: {share} gives {sizes} the architecture part, and each needs one; {remedy}$"
+    for part in ("weights", "architecture"):
+        for call in (data.evaluation, partial(data.stream, seed=0)):
+            with pytest.raises(SettingError, match=message):
+                call(part)
+    assert len(data.stream("train", 0)) == 20  # which is not divided
+
+
+@pytest.mark.parametrize(
+    ("own", "lacking"),
+    [
+        ([0, 0, 1, 1], None),
+        ([0, 1, 0, 2], "1, 2"),
+        ([label * (k % 2) for k, label in enumerate(range(24))], "1, 3, 5, 7, 9, 11, 13, 15, 17, 19 and more"),
+    ],
+)
+def test_classes_that_a_part_lacks_are_named(own, lacking):
+    class Labelled(Patterns):
+        """Every other image is for the weights."""
+
+        def load(self, test):
+            return some_images(len(own)), torch.tensor(own)
+
+        def division(self, count):
+            return torch.arange(0, count, 2), torch.arange(1, count, 2)
+
+    data = Labelled(batch_size=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.stream("weights", 0)
+        data.stream("train", 0)
+    message = f"the weights part, {len(own) // 2} images, has none of these classes of the training images: {lacking}"
+    assert [str(warning.message) for warning in caught] == (
+        [f"{message}. To have some, lower architecture_share, now 0.5"] if lacking else []
+    )
 
 
 def test_a_cut_out_larger_than_the_images_is_refused_by_name():

@@ -100,6 +100,18 @@ def test_without_download_nothing_is_asked(tmp_path, mirror):
     assert mirror["asked"] == []
 
 
+def test_no_published_file_is_put_beside_a_text_of_the_user(tmp_path, published, mirror):
+    write(tmp_path)
+    (tmp_path / NAMES[2]).unlink()
+    with pytest.raises(
+        SettingError, match=rf"^folder: ptb\.test\.txt not in {tmp_path}, and the published ones are not "
+    ):
+        PennTreebank(str(tmp_path), verify=False).prepare_data()
+    assert mirror["asked"] == []
+    PennTreebank(str(tmp_path)).prepare_data()
+    assert mirror["asked"] == [NAMES[2]]
+
+
 def test_a_text_of_another_size_is_refused_unless_it_is_asked_for(tmp_path, published):
     write(tmp_path)
     (tmp_path / NAMES[1]).write_text("a c c\n")

@@ -299,16 +299,66 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_a_text_too_short_for_the_batch_is_refused():
     data = Text(numbers(20), numbers(8), batch_size=11, evaluation_batch_size=5)
     with pytest.raises(
-        SettingError, match=r"^batch_size: between 1 and 10, half the 21 tokens of the train text .* got 11$"
+        SettingError, match=r"^batch_size: 11 columns are .* 21 tokens of the train text,.* at most 10, or"
     ):
         data.stream("weights", 0)
-    with pytest.raises(SettingError, match=r"^evaluation_batch_size: between 1 and 4, half the 9 .* valid text"):
+    with pytest.raises(
+        SettingError, match=r"^evaluation_batch_size: 5 columns are .* 9 .* valid text,.* at most 4, or"
+    ):
         data.evaluation("architecture")
+    data = Text(numbers(20), batch_size=1)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=11)
+    with pytest.raises(SettingError, match=r"^batch_size: 1 columns on each of 11 devices .*; use fewer devices, or"):
+        data.stream("weights", 0)
     data = Text(numbers(20), batch_size=6)
     assert len(data.stream("weights", 0).get(0)[0]) == 2
     data.trainer = SimpleNamespace(global_rank=0, world_size=2)
-    with pytest.raises(SettingError, match=r"^batch_size: between 1 and 5, .* divided by 2 devices, got 6$"):
+    with pytest.raises(SettingError, match=r"^batch_size: 6 columns on each of 2 devices .* at most 5, or"):
         data.stream("weights", 0)
+
+
+def said(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("call", "length"),
+    [
+        (lambda data: data.stream("weights", 0), 9),
+        (lambda data: data.stream("architecture", 0), 4),
+        (lambda data: data.plain_batches(), 9),
+        (lambda data: data.evaluation("architecture"), None),  # the loss is the same for any windows
+    ],
+)
+@pytest.mark.parametrize("bptt", [4, 9, 10])
+def test_a_bptt_longer_than_the_columns_is_told(call, length, bptt):
+    data = Text(numbers(20), numbers(10), bptt=bptt)  # 10 tokens in each of two columns, of which the last is no input
+    found = said(lambda: call(data))
+    expected = length is not None and bptt > length
+    assert [text.split(", so that")[0] for text in found if text.startswith("bptt")] == expected * [
+        f"bptt {bptt} is more than the {length} tokens that are read of a column of the "
+        f"{'valid' if length == 4 else 'train'} text"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "settings", "expected"),
+    [
+        (["a b"], {}, True),
+        (["a b <unk>"], {}, False),  # there it is trained
+        (["a b c"], {"max_vocabulary": 4}, False),
+        (["a b c"], {"max_vocabulary": 5}, True),
+        (["a b x y"], {}, False),
+    ],
+)
+def test_words_of_which_nothing_is_learnt_are_told(train, settings, expected):
+    data = Text(train, ["a x", "y"], **settings)
+    assert [text.split(" of the valid")[0] for text in said(lambda: data.tokens("architecture"))] == (
+        ["2 of the 5 tokens"] if expected else []
+    )
 
 
 def test_lines_of_a_file_are_divided_by_white_space(tmp_path):
