@@ -16,6 +16,7 @@ PUBLIC = {
     "ArchitectureRecord": "spaces.architecture_file",
     "CIFAR10": "data.cifar10",
     "Choice": "spaces.base",
+    "ClutteredDigits": "data.cluttered_digits",
     "Controller": "controllers.base",
     "Cosine": "training.lr_schedules",
     "CosineRestarts": "training.lr_schedules",

@@ -2,6 +2,7 @@
 
 from lightning_nas.data.base import DataModule, Schedule, Stream
 from lightning_nas.data.cifar10 import CIFAR10
+from lightning_nas.data.cluttered_digits import ClutteredDigits
 from lightning_nas.data.digits import Digits
 from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
@@ -13,6 +14,7 @@ from lightning_nas.data.text_files import TextFiles
 
 __all__ = [
     "CIFAR10",
+    "ClutteredDigits",
     "DataModule",
     "Digits",
     "ImageData",

@@ -12,6 +12,18 @@ from lightning_nas.seeding import derive_seed
 N_TEST = 360  # a fifth
 
 
+def source_digits(test: bool) -> tuple[Tensor, Tensor]:
+    """Images ``(N, 1, 8, 8)`` as bytes and labels ``(N,)`` of the 1,437 training digits or of the 360 to test."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    generator = torch.Generator().manual_seed(derive_seed("digits", "test"))
+    order = torch.randperm(len(labels), generator=generator)
+    keep = order[:N_TEST] if test else order[N_TEST:]
+    images = torch.from_numpy(pixels).view(-1, 1, 8, 8)[keep] * (255 / 16)
+    return images.round().byte(), torch.from_numpy(labels)[keep]
+
+
 class Digits(ImageData):
     """1,797 grey images of 8×8 pixels in ten classes (``sklearn.datasets.load_digits``; Alpaydin and Kaynak 1998).
 
@@ -47,17 +59,12 @@ class Digits(ImageData):
         self.mean, self.std = [0.305] * channels, [0.376] * channels  # of all pixels of the training images
 
     def load(self, test: bool) -> tuple[Tensor, Tensor]:
-        from sklearn.datasets import load_digits
         from torchvision.transforms.v2.functional import resize
 
-        pixels, labels = load_digits(return_X_y=True)
-        generator = torch.Generator().manual_seed(derive_seed("digits", "test"))
-        order = torch.randperm(len(labels), generator=generator)
-        keep = order[:N_TEST] if test else order[N_TEST:]
-        images = torch.from_numpy(pixels).view(-1, 1, 8, 8)[keep] * (255 / 16)
+        images, labels = source_digits(test)
         size, channels = self.inputs["image_size"], self.inputs["channels"]
-        images = resize(images.round().byte(), [size, size], antialias=True)
-        return images.expand(-1, channels, -1, -1).contiguous(), torch.from_numpy(labels)[keep]
+        images = resize(images, [size, size], antialias=True)
+        return images.expand(-1, channels, -1, -1).contiguous(), labels
 
     def transform(self, augment: bool) -> Transform | None:
         size = self.inputs["image_size"]
