@@ -110,12 +110,13 @@ def study_random(
     others: list[str] | None = None,
     retrain: str = "darts/quickstart_retrain.yaml",
     seeds: int = 5,
-    folder: str = "runs/study",
+    folder: str | None = None,
 ) -> None:
     """Does a search beat random? For each seed what it finds, the best of random architectures under its own shared
     weights, what other searches find, and one random architecture are retrained alike and tested.
 
-    What is done already in the folder is not done again, so an interrupted study continues where it stopped.
+    What is done already in the folder is not done again, so an interrupted study continues where it stopped, also with
+    more seeds. A folder is for one study: with other configurations, or the same ones edited, it is another folder.
 
     Args:
         run: runs a command line.
@@ -123,7 +124,8 @@ def study_random(
         others: configurations of other searches in the same space, such as --others [random_search_ws/search.yaml].
         retrain: configuration of the retraining, the same for all.
         seeds: how many; they are 0, 1, ….
-        folder: where the runs and study.csv are written.
+        folder: where the runs and study.csv are written; null: in runs/study-random-..., by what the configurations
+            say.
     """
     from lightning_nas.files import find_config
     from lightning_nas.studies.random_baseline import compare_with_random
@@ -131,7 +133,8 @@ def study_random(
     if seeds < 2:
         raise SettingError(f"--seeds: at least 2 are needed for a spread, got {seeds}")
     configs = [find_config(config) for config in (search, *(others or ()))]
-    print(compare_with_random(configs[0], configs[1:], find_config(retrain), seeds, Path(folder), run).describe())
+    place = None if folder is None else Path(folder)
+    print(compare_with_random(configs[0], configs[1:], find_config(retrain), seeds, place, run).describe())
 
 
 def study_gradients(ckpt_path: str, n_batches: int = 8, n_shuffles: int = 4) -> None:
@@ -157,7 +160,7 @@ def study_controller(
     n_batches: int = 4,
     retrain_weights: bool = True,
     device: Literal["cpu", "cuda", "mps"] = "cpu",
-    folder: str = "runs/study-controller",
+    folder: str | None = None,
 ) -> None:
     """What does a controller learn? Its architectures and hidden states beside those of an untrained one, and random.
 
@@ -166,9 +169,10 @@ def study_controller(
         n_architectures: the number of architectures of each kind.
         n_batches: the number of batches of the architecture part that each architecture is scored on.
         retrain_weights: also trains shared weights with the untrained controller, for as many epochs as the search did,
-            and scores all under both. They are kept in the folder: an interrupted study continues where it stopped.
+            and scores all under both. They are kept: an interrupted study continues where it stopped.
         device: where it is computed.
-        folder: where controller.csv and the pictures are written.
+        folder: where controller.csv and the pictures are written; null: in runs/study-controller-..., by the search and
+            all settings.
     """
     import torch
 
@@ -183,7 +187,8 @@ def study_controller(
     except (RuntimeError, AssertionError) as error:
         raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
     epochs = controller_study.trained_epochs(ckpt_path) if retrain_weights else 0
-    study = controller_study.study_controller(method, data, Path(folder), n_architectures, n_batches, epochs)
+    place = None if folder is None else Path(folder)
+    study = controller_study.study_controller(method, data, place, n_architectures, n_batches, epochs)
     print(study.describe())
 
 
@@ -197,7 +202,7 @@ def study_search(
     report: str | None = None,
     data: "DataModule | None" = None,
     processes: int = 1,
-    folder: str = "runs/study-search",
+    folder: str | None = None,
 ) -> None:
     """Which strategy finds the better architectures? Strategies on one evaluator, each from many seeds: anytime curves,
     what was found in the end, and differences paired by seed.
@@ -212,14 +217,13 @@ def study_search(
         report: the evaluator's metric that is shown of what was found; null: the score, which decides.
         data: for an evaluator that needs data.
         processes: how many run searches at the same time.
-        folder: where search.csv and search.svg are written.
+        folder: where search.csv and search.svg are written; null: in runs/study-search-..., by all other settings.
     """
     from lightning_nas.studies import strategies as study
 
     limit = study.Limit(n_trials, budget)
-    print(
-        study.study_search(space, evaluator, strategies, limit, seeds, Path(folder), report, data, processes).describe()
-    )
+    place = None if folder is None else Path(folder)
+    print(study.study_search(space, evaluator, strategies, limit, seeds, place, report, data, processes).describe())
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

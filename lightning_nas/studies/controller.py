@@ -6,6 +6,7 @@ controller stayed as it began.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import math
 import statistics
@@ -27,6 +28,7 @@ from lightning_nas.methods import ENAS, OneShotMethod
 from lightning_nas.pictures.draw import draw_hidden_states, draw_scores
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces import Architecture
+from lightning_nas.studies.folder import StudyFolder
 from lightning_nas.supernets import Scorer
 from lightning_nas.training import Adam
 from lightning_nas.training.checkpoints import checkpoint_settings, restore
@@ -168,7 +170,7 @@ def effective_rank(hidden: Tensor) -> float:
 def study_controller(
     method: OneShotMethod,
     data: DataModule,
-    folder: Path,
+    folder: Path | None,
     n_architectures: int = 100,
     n_batches: int = 4,
     epochs: int = 0,
@@ -186,14 +188,15 @@ def study_controller(
     Args:
         method: a search with a controller and its network.
         data: that it was trained on; the test part is not touched.
-        folder: where to write. Weights that an earlier study has trained are found there.
+        folder: where to write, weights trained with the untrained policy too; None: in ``runs/``, by the search and all
+            settings. The weights have a folder of their own then, in which studies of other numbers find them.
         n_architectures: the number of architectures of each kind.
         n_batches: the number of batches of the architecture part that each is scored on.
         epochs: the epochs of weights that are trained with the untrained policy; 0: there are none.
 
     Raises:
         SettingError: if the search is not an ENAS, there are too few architectures or batches, or the folder cannot be
-            used or holds the weights of another search.
+            used or holds another study.
     """
     if not isinstance(method, ENAS):
         raise SettingError(f"ckpt_path: of an ENAS, whose controller is studied; this is of a {type(method).__name__}")
@@ -201,15 +204,24 @@ def study_controller(
         raise SettingError(f"--n_architectures: at least 2, got {n_architectures}")
     if n_batches < 1:
         raise SettingError(f"--n_batches: at least 1, got {n_batches}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(f"--folder: {folder} cannot be made ({error.strerror})") from error
+    name = method.name.lower()
+    again = {"model": method.spec, "data": data.spec, "untrained_epochs": epochs, "device": method.device.type}
+    settings = again | {
+        "digest_of_weights": _digest(method),
+        "n_architectures": n_architectures,
+        "n_batches": n_batches,
+    }
+    place = StudyFolder.open(folder, "controller", name, settings, ("controller.csv", "*.svg", "untrained_*"))
+    place.make()
     untrained = method.policy.controller.policy(method.space, method.seed).to(method.device)
     policies = {"trained": method.policy, "untrained": untrained}
     searches = {"trained": method}  # by the policy that their shared weights were trained with
     if epochs:
-        searches["untrained"] = train_with_untrained(method, data, epochs, folder)
+        kept = place
+        if folder is None:  # they are what costs hours, and depend on less than the tables do
+            kept = StudyFolder.open(None, "controller-weights", name, again, ("untrained_*",))
+            kept.make()
+        searches["untrained"] = train_with_untrained(method, data, epochs, kept.path)
 
     samples = {name: _sample(policy, n_architectures, method.seed, name) for name, policy in policies.items()}
     rng = Random(derive_seed(method.seed, "controller study", "random"))
@@ -236,10 +248,19 @@ def study_controller(
         score_name=method.task.score,
         n_batches=len(evaluate.validation),
         epochs=epochs,
-        folder=folder,
+        folder=place.path,
     )
     _write(study, method)
     return study
+
+
+def _digest(method: ENAS) -> str:
+    """Tells the weights of one search from those of another, though both have the same settings."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in method.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

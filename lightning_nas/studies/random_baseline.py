@@ -4,21 +4,23 @@ import contextlib
 import csv
 import dataclasses
 import os
-import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from lightning_nas.errors import SettingError
-from lightning_nas.files import append_row, config_name
+from lightning_nas.files import config_name, write_table, write_whole
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
+from lightning_nas.studies.folder import StudyFolder, read_config
 
 FIELDS = ("seed", "origin", "test_score", "n_params", "flops")
 SHARED = "random, shared weights"
 RANDOM = "random"
+RESULTS = ("study.csv", "seed-*")
 
 Command = Callable[[Sequence[str]], int]
 """Runs a command line and returns its exit status."""
@@ -60,47 +62,70 @@ def _spread(scores: list[float]) -> str:
 
 
 def compare_with_random(
-    search: str, others: Sequence[str], retrain: str, seeds: int, folder: Path, run: Command
+    search: str, others: Sequence[str], retrain: str, seeds: int, folder: Path | None, run: Command
 ) -> Comparison:
     """For each seed: the searches, then for every architecture a retraining and a test, each as the command line would.
 
     Besides what the searches find there are, for the first, the best of the random architectures that were scored under
-    its shared weights, if it has any, and one random architecture of its space. Finished rows of ``study.csv`` are
-    kept. Everything the runs print goes to ``log.txt``.
+    its shared weights, if it has any, and one random architecture of its space. Everything the runs print goes to
+    ``log.txt``.
+
+    Finished rows of ``study.csv`` are kept, and more seeds add to them. So the folder is for these configurations, by
+    what they say and not by their names alone, and one that is edited meanwhile ends the study.
 
     Args:
         search: the configuration of the search in question.
         others: the configurations of other searches in the same space.
         retrain: the configuration of the retraining, the same for all.
         seeds: the number of seeds; they are 0, 1, ….
-        folder: where all runs and ``study.csv`` are written.
+        folder: where all runs and ``study.csv`` are written; None: in ``runs/``, by the configurations.
         run: runs a command line and returns its exit status.
 
     Raises:
-        SettingError: if two configurations have the same name, by which the table tells them apart.
+        SettingError: if two configurations have the same name, by which the table tells them apart, one cannot be read,
+            or the folder holds another study.
     """
     from tqdm import tqdm
 
     searches = {config_name(config): config for config in (search, *others)}
     if len(searches) <= len(others):
         raise SettingError("--others: configurations of different names, which are the names in the table")
+    if taken := {SHARED, RANDOM} & searches.keys():
+        raise SettingError(
+            f"--search, --others: no configuration called {taken.pop()!r}, as a row of the table is anyway"
+        )
     subject = config_name(search)
     origins = [subject, SHARED, *list(searches)[1:], RANDOM]
-    folder.mkdir(parents=True, exist_ok=True)
+    place = StudyFolder.open(folder, "random", subject, _settings(searches, retrain), RESULTS)
+    place.make()
+    folder = place.path
     table = folder / "study.csv"
     done = _read(table)
+
+    def unless_edited(argv: Sequence[str]) -> int:
+        StudyFolder(place.path, place.settings | _settings(searches, retrain), RESULTS).check()
+        return run(argv)
+
     for seed in tqdm(range(seeds), desc="Seeds", unit="seed"):
-        runs = _Runs(folder / f"seed-{seed}", folder / "log.txt", run)
+        runs = _Runs(folder / f"seed-{seed}", folder / "log.txt", unless_edited)
         for origin in origins:
             if (seed, origin) not in done:
                 architecture = runs.architecture(origin, subject, searches, seed)
                 if not architecture.exists():  # a search without shared weights, or one that compares with none
                     continue
-                figures = runs.retrain(retrain, architecture, seed)
-                done[seed, origin] = figures[0]
-                append_row(table, FIELDS, [seed, origin, *figures])
+                done[seed, origin] = runs.retrain(retrain, architecture, seed)
+                write_table(table, FIELDS, ([*key, *figures] for key, figures in done.items()))
     there = [origin for origin in origins if (0, origin) in done]
-    return Comparison({origin: [done[seed, origin] for seed in range(seeds)] for origin in there}, folder)
+    return Comparison({origin: [done[seed, origin][0] for seed in range(seeds)] for origin in there}, folder)
+
+
+def _settings(searches: dict[str, str], retrain: str) -> dict[str, Any]:
+    (subject, search), *others = searches.items()
+    return {
+        "search": {"name": subject, "config": read_config(search)},
+        "others": {name: read_config(config) for name, config in others},
+        "retrain": read_config(retrain),
+    }
 
 
 class _Runs:
@@ -115,8 +140,8 @@ class _Runs:
         if origin in searches and not path.exists():
             run = self._run("fit", "--config", searches[origin], f"--model.seed={seed}")
             if origin == subject and run.random.exists():
-                shutil.copy(run.random, self.folder / f"{SHARED}.json")
-            shutil.copy(run.architecture, path)
+                write_whole(self.folder / f"{SHARED}.json", run.random.read_bytes())
+            write_whole(path, run.architecture.read_bytes())  # this one last: with it, the search is done
         elif origin == RANDOM:
             space = load_architecture(self.folder / f"{subject}.json").space
             ArchitectureRecord(space, space.random(Random(derive_seed(seed, "study"))), method=RANDOM, seed=seed).save(
@@ -145,13 +170,18 @@ class _Runs:
         ):
             status = self.command([*argv, f"--trainer.default_root_dir={self.folder}", *quiet])
         if status:
-            raise RuntimeError(f"{' '.join(argv)} failed; see {self.log}")
+            raise SettingError(f"{' '.join(argv)} failed; see {self.log}")
         (made,) = {path for path in self.folder.glob("*") if path.is_dir()} - before
         return RunFolder(made)
 
 
-def _read(table: Path) -> dict[tuple[int, str], float]:
+def _read(table: Path) -> dict[tuple[int, str], tuple[float, float, float]]:
+    """The figures of the finished rows, by seed and origin; a last row without its end is not finished."""
     if not table.exists():
         return {}
     with open(table, newline="", encoding="utf-8") as file:
-        return {(int(row["seed"]), row["origin"]): float(row["test_score"]) for row in csv.DictReader(file)}
+        rows = csv.DictReader(line for line in file if line.endswith("\n"))
+        return {
+            (int(row["seed"]), row["origin"]): (float(row["test_score"]), float(row["n_params"]), float(row["flops"]))
+            for row in rows
+        }

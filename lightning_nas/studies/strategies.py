@@ -37,7 +37,9 @@ from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.files import write_table
 from lightning_nas.pictures.curves import Curve, draw_curves
 from lightning_nas.spaces.base import Space
+from lightning_nas.specs import class_path
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.studies.folder import StudyFolder
 from lightning_nas.trials.loop import TrialLoop
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
@@ -241,14 +243,15 @@ def study_search(
     strategies: Mapping[str, Strategy],
     limit: Limit,
     seeds: int,
-    folder: Path,
+    folder: Path | None,
     report: str | None = None,
     data: "DataModule | None" = None,
     processes: int = 1,
 ) -> SearchStudy:
     """Runs each strategy from each seed and writes ``search.csv`` and ``search.svg``.
 
-    The seeds are 0, 1, …; with several processes the results are the same.
+    The seeds are 0, 1, …; with several processes the results are the same. Every study searches anew, so a folder is
+    for one number of seeds, too: fewer would write their tables over those of more.
 
     Args:
         space: the space in which all strategies search.
@@ -256,13 +259,13 @@ def study_search(
         strategies: by the name that they have in table and picture; the others are compared with the first.
         limit: the limit at which each search ends.
         seeds: the number of seeds, which are 0, 1, ….
-        folder: where the files are written.
+        folder: where the files are written; None: in ``runs/``, by all other settings but the processes.
         report: the metric of the evaluator that is shown; None: the score.
         data: a data module for the evaluator, if it needs one.
         processes: how many run searches at the same time; 1: this one.
 
     Raises:
-        SettingError: naming the setting that is wrong.
+        SettingError: naming the setting that is wrong, or that the folder was begun with another.
     """
     from tqdm import tqdm
 
@@ -272,15 +275,34 @@ def study_search(
         raise SettingError(f"seeds: at least 2 are needed for a spread, got {seeds}")
     if processes < 1:
         raise SettingError(f"processes: at least 1, got {processes}")
+    settings = {
+        "space": _noted(space),
+        "evaluator": evaluator.spec,
+        "strategies": {name: strategy.spec for name, strategy in strategies.items()},
+        "reference": next(iter(strategies)),
+        **dataclasses.asdict(limit),
+        "seeds": seeds,
+        "report": report,
+        "data": None if data is None else data.spec,
+    }
+    place = StudyFolder.open(folder, "search", "", settings, ("search.csv", "search.svg"))
     jobs = list(itertools.product(range(seeds), strategies))
     bench = Bench(space, evaluator, dict(strategies), limit, report, data)
     runs: dict[str, list[Run]] = {name: [] for name in strategies}
     done = map(bench, jobs) if processes == 1 else _in_processes(bench, jobs, processes)
     for (_, name), run in zip(jobs, tqdm(done, "Searches", len(jobs), unit="search"), strict=True):
         runs[name].append(run)
-    study = SearchStudy(runs, limit, report, folder)
+    study = SearchStudy(runs, limit, report, place.path)
+    place.make()
     study.write(space)
     return study
+
+
+def _noted(space: Space) -> dict[str, Any]:
+    try:
+        return space.spec
+    except TypeError:  # its choices are given as such, by a program
+        return {"class_path": class_path(type(space)), "choices": {c.name: list(c.options) for c in space.choices}}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,6 +69,14 @@ def test_each_command_has_help(capsys, command, flags):
         assert re.search(rf"^ +(-h, )?{flag}\b", said.out, re.MULTILINE), flag
 
 
+@pytest.mark.parametrize("study", ["random", "search", "controller"])
+def test_help_says_which_folder_a_study_has_without_the_flag(capsys, study):
+    with pytest.raises(SystemExit):
+        main(["study", study, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"null: in runs/study-{study}-..., by " in said
+
+
 @pytest.mark.parametrize("flags", [[], ["--help"], ["-h"]])
 def test_study_alone_lists_the_studies(capsys, flags):
     assert main(["study", *flags]) == 0

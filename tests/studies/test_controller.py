@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import statistics
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -268,6 +269,54 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_trains_no_more(search, 
     assert len(steps) == 6
 
 
+@pytest.fixture(scope="module")
+def other_search(tmp_path_factory):
+    """A checkpoint of the same settings whose weights are others."""
+    path = fitted(enas(), tmp_path_factory.mktemp("other"))
+    checkpoint = torch.load(path, weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).add_(1)
+    torch.save(checkpoint, path)
+    return path
+
+
+def test_weights_of_another_search_are_not_taken(search, tmp_path):
+    method, data = load_search(search)
+    train_with_untrained(method, data, 1, tmp_path)
+    with pytest.raises(SettingError, match=r"--folder: .* are of another search"):
+        train_with_untrained(enas(seed=4), data, 1, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--n_architectures=3"], "n_architectures is 2 there and 3 here"),
+        (["--n_batches=2"], "n_batches is 1 there and 2 here"),
+        (["--retrain_weights=false"], "untrained_epochs is 2 there and 0 here"),
+        ([], "digest_of_weights is "),
+    ],
+)
+def test_a_folder_takes_one_study(flags, said, search, other_search, tmp_path, monkeypatch, capsys):
+    """Elsewhere by default, where the weights of the untrained policy are found again; refused where it is named."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--n_architectures=2", "--n_batches=1"]
+    assert main(["study", "controller", search, *small]) == 0
+    (table,) = Path("runs").glob("study-controller-enas-*/controller.csv")
+    before, fit = table.read_bytes(), pl.Trainer.fit
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *_, **__: pytest.fail("the weights were trained already"))
+    assert main(["study", "controller", search, *small]) == 0  # the same study
+    assert list(Path("runs").glob("*/controller.csv")) == [table]
+
+    other = ["study", "controller", search if flags else other_search, *small, *flags]
+    assert main(other) == 0
+    assert len(list(Path("runs").glob("*/controller.csv"))) == 2
+    assert len(list(Path("runs").glob("study-controller-weights-enas-*/untrained_2_epochs/last.ckpt"))) == 1
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    assert main([*other, f"--folder={table.parent}"]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert table.read_bytes() == before
+
+
 # -- wrong input -----------------------------------------------------------------------------------------------------
 
 
@@ -278,8 +327,8 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_trains_no_more(search, 
         (["--n_batches=0"], ["--n_batches", "at least 1", "got 0"]),
         (["--device=abacus"], ["device", "cpu", "abacus"]),
         (["--device=mps"], ["--device: mps"]),
-        (["--folder=a_file"], ["--folder", "a_file"]),
-        (["--folder=other", "--retrain_weights=true"], ["--folder", "another search"]),
+        (["--folder=a_file"], ["--folder: a_file is no folder"]),
+        (["--folder=other"], ["--folder: other holds untrained_2_epochs and no settings.yaml", "another --folder"]),
     ],
 )
 def test_wrong_input_gets_one_line(flags, said, search, tmp_path, monkeypatch, capsys):

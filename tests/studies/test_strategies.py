@@ -10,6 +10,7 @@ import yaml
 from scipy.stats import ttest_rel
 
 from lightning_nas.cli.main import main
+from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, TabularBenchmark
 from lightning_nas.pictures.curves import Curve
@@ -218,14 +219,14 @@ def test_a_study_writes_every_incumbent_and_a_picture(space, tmp_path):
     picture = (study.folder / "search.svg").read_text(encoding="utf-8")
     for text in (">random<", ">evolution<", ">trials<", ">median and middle half of 3 seeds<"):
         assert text in picture
-    assert sorted(path.name for path in study.folder.iterdir()) == ["search.csv", "search.svg"]
+    assert sorted(path.name for path in study.folder.iterdir()) == ["search.csv", "search.svg", "settings.yaml"]
 
 
 def test_each_seed_opens_the_evaluator(space, tmp_path, monkeypatch):
-    opened = []
+    opened, data = [], Digits()
     monkeypatch.setattr(Sum, "open", lambda self, space, data=None, seed=0: opened.append((data, seed)))
-    study_search(space, Sum(), {"random": RandomSearch()}, Limit(n_trials=9), 2, tmp_path, data="data")
-    assert opened == [("data", 0), ("data", 1)]
+    study_search(space, Sum(), {"random": RandomSearch()}, Limit(n_trials=9), 2, tmp_path, data=data)
+    assert opened == [(data, 0), (data, 1)]
 
 
 def test_several_processes_give_the_same(table, tmp_path, monkeypatch):
@@ -254,6 +255,43 @@ def test_wrong_settings_are_named_and_nothing_is_written(settings, message, spac
         study_search(space, Sum(), folder=tmp_path / "study", **(given | settings))
     assert str(caught.value) == message
     assert not (tmp_path / "study").exists()
+
+
+OTHER_STUDIES = {
+    "strategy": (
+        {"strategies": {"a": AgingEvolution(population=4, sample=2)}},
+        "strategies.a.init_args.sample is 3 there and 2 here",
+    ),
+    "reference": (
+        {"strategies": {"b": RandomSearch(), "a": AgingEvolution(population=4, sample=3)}},
+        "strategies.b is not set there and {'class_path': 'lightning_nas.RandomSearch'",
+    ),
+    "evaluator": ({"evaluator": Free()}, "evaluator.class_path is "),
+    "limit": ({"limit": Limit(n_trials=6)}, "n_trials is 5 there and 6 here"),
+    "seeds": ({"seeds": 3}, "seeds is 2 there and 3 here"),
+    "report": ({"report": "product"}, "report is None there and 'product' here"),
+}
+
+
+@pytest.mark.parametrize(("other", "said"), OTHER_STUDIES.values(), ids=OTHER_STUDIES)
+def test_a_folder_takes_one_study(other, said, space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"evaluator": Sum(), "strategies": {"a": AgingEvolution(population=4, sample=3)}, "seeds": 2}
+    given = {"space": space, "limit": Limit(n_trials=5), **given}
+    default = study_search(**given, folder=None).folder
+    monkeypatch.setattr(search_study, "_in_processes", lambda bench, jobs, processes: map(bench, jobs))
+    assert study_search(**given, folder=None, processes=2).folder == default  # the same results, however many compute
+    table = default / "search.csv"
+    before = table.read_bytes()
+    with monkeypatch.context() as context:
+        context.setattr(search_study, "run_search", lambda *_: pytest.fail("known before the first search"))
+        with pytest.raises(SettingError) as caught:
+            study_search(**(given | other), folder=default)
+    assert str(caught.value).startswith(f"--folder: {default} holds another study: {said}")
+    assert table.read_bytes() == before
+    elsewhere = study_search(**(given | other), folder=None).folder
+    assert elsewhere.parent == default.parent
+    assert elsewhere != default
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
