@@ -9,7 +9,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Collection
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from lightning_nas import PUBLIC
 from lightning_nas.errors import SettingError, within
@@ -22,6 +22,10 @@ class Configurable:
 
     Arguments have to be plain (numbers, strings, booleans, None, lists, dictionaries) or ``Configurable`` themselves.
     """
+
+    adjustable: ClassVar[frozenset[str]] = frozenset()
+    """The arguments that may change, and then take effect, where a run continues from its checkpoint. A change of any
+    other is refused there by name."""
 
     _init_args: dict[str, Any]
 

@@ -13,11 +13,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.files import append_row, find_config
 from lightning_nas.methods import OneShotMethod
 from lightning_nas.pictures.draw import draw_architecture, draw_weights
 from lightning_nas.runs.folder import USER_PACKAGES, RunFolder
+from lightning_nas.runs.outcome import Outcome
 from lightning_nas.spaces import Architecture
 from lightning_nas.training.module import Module
 
@@ -95,6 +97,9 @@ class ArchitectureLogger(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, Module) or trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
             return
+        bar = trainer.progress_bar_callback
+        if bar is not None:  # which would be drawn once more, below what is printed here
+            bar.teardown(trainer, pl_module, "fit")
         outcome = pl_module.conclude(trainer.datamodule, self.run, self.n_random)  # type: ignore[attr-defined]
         summaries = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for logger in summaries:
@@ -102,16 +107,20 @@ class ArchitectureLogger(Callback):
         if summaries and os.environ.get("WANDB_MODE") == "offline":
             print(f"\nW&B          {self.run.path / 'wandb'} (an offline run; wandb sync uploads it)", end="")
         print(outcome.describe())
-        print(f"  {self._retrain_command(trainer) if outcome.next_step == 'retrain' else self._test_command()}")
+        command = self.next_command(outcome, trainer.datamodule)  # type: ignore[attr-defined]
+        if command:
+            print(f"  {command}")
 
-    def _test_command(self) -> str:
-        return f"python -m lightning_nas test --ckpt_path {shlex.quote(str(self.run.checkpoint))}{_imports()}"
-
-    def _retrain_command(self, trainer: Trainer) -> str:
-        """The next command, on the same data as the search."""
-        words = ["python -m lightning_nas fit --config", self.retrain_config]
-        words += ["--model.architecture", shlex.quote(str(self.run.architecture))]
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    def next_command(self, outcome: Outcome, data: DataModule) -> str:
+        """What to type now: the retraining of what was found, on the same data, or the test of what was trained; empty
+        where there is nothing to test, or to test on."""
+        words = ["python -m lightning_nas"]
+        if outcome.next_step == "test":
+            if not (data.has_test and outcome.run.checkpoint.exists()):
+                return ""
+            return " ".join([*words, "test --ckpt_path", shlex.quote(str(outcome.run.checkpoint))]) + _imports()
+        words += ["fit --config", self.retrain_config]
+        words += ["--model.architecture", shlex.quote(str(outcome.run.architecture))]
         if data.is_empty:
             return " ".join(words) + _imports()
         configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))

@@ -4,16 +4,20 @@ What is overridden here has no public name in Lightning. It was checked with the
 call these methods otherwise, and a test says so.
 """
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pydoc import locate
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nas.data import DataModule
+from lightning_nas.errors import SettingError
 from lightning_nas.specs import class_path
 from lightning_nas.training.module import Module
 
@@ -56,6 +60,10 @@ class LightningAdapter(LightningCLI):
         """Raises the error for a message of the parser."""
 
     @abstractmethod
+    def check_settings(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuses model and data, given as specs, that cannot be used."""
+
+    @abstractmethod
     def trainer_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the trainer gets instead of what is set, given what is set."""
 
@@ -69,6 +77,14 @@ class LightningAdapter(LightningCLI):
         super().setup_parser(*args, **kwargs)
         for parser in (self.parser, *self._subcommand_parsers.values()):
             parser.error = self._error  # type: ignore[method-assign]  # the instances: nested parsers copy the class
+
+    def settings_given(self) -> dict[str, Any]:
+        """The command's settings that are not at their defaults, as a configuration file has them."""
+        settings = self.config[self.command].clone()
+        for name in ("model", "data", "config"):  # which have a form of their own in checkpoints
+            settings.pop(name, None)
+        text = self._parser(self.command).dump(settings, skip_default=True, skip_validation=True)
+        return yaml.safe_load(text) or {}
 
     def _error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
         self.refuse(message)
@@ -89,14 +105,32 @@ class LightningAdapter(LightningCLI):
         """Model and data are built from their specs, so that errors about them begin with ``model`` and ``data``."""
         config = self.config.clone()
         specs = {name: as_spec(config[self.command].pop(name)) for name in ("model", "data")}
-        self.config_init = self.parser.instantiate_classes(config)
+        with _wrong_settings():
+            self.config_init = self.parser.instantiate_classes(config)
+        self.check_settings(specs)
         self.datamodule = DataModule.build(specs["data"], "data")
         self.model = Module.build(specs["model"], "model")
+        self.check_settings({"model": self.model.spec, "data": self.datamodule.spec})  # now paths are what they mean
         self.trainer = self.instantiate_trainer()
+        if self.command == "fit":
+            self.model.check(self.trainer, self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
-        return super().instantiate_trainer(**kwargs, **self.trainer_settings(dict(settings)))
+        ours = self.trainer_settings(dict(settings))
+        with _wrong_settings():
+            return super().instantiate_trainer(**kwargs, **ours)
+
+
+@contextlib.contextmanager
+def _wrong_settings() -> Iterator[None]:
+    """What the trainer and its callbacks and loggers say of their arguments, in one line: a missing package too."""
+    try:
+        yield
+    except SettingError:
+        raise
+    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        raise SettingError(f"trainer: {' '.join(str(error).split())[:400]}") from error
 
 
 def as_spec(value: Any) -> Any:

@@ -7,11 +7,15 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lightning_nas.errors import SettingError, setting_error
 from lightning_nas.files import find_config
-from lightning_nas.runs.folder import USER_PACKAGES
+from lightning_nas.runs.folder import USER_PACKAGES, RunFolder
 
 TRAINING = ("fit", "validate", "test", "derive")
 USAGE = """\
@@ -72,11 +76,47 @@ def train(argv: list[str]) -> None:
     from lightning_nas.training.checkpoints import checkpoint_settings
 
     checkpoint = value_of(argv, "--ckpt_path")
+    settings: dict[str, Any] = {}
     if checkpoint:
+        settings = checkpoint_settings(checkpoint, fit=argv[0] == "fit")
+        files = [after for before, after in itertools.pairwise(argv) if before in ("-c", "--config")]
+        compare_with_files(settings, files, checkpoint)
         # after the configuration files and before the flags, so that flags win over the checkpoint
         at = max((i + 2 for i, a in enumerate(argv) if a in ("-c", "--config")), default=1)
-        argv[at:at] = ["--config", json.dumps(checkpoint_settings(checkpoint))]
-    CommandLine(argv)
+        argv[at:at] = ["--config", json.dumps(settings)]
+    CommandLine(argv, settings)
+
+
+def compare_with_files(settings: dict[str, Any], files: Sequence[str], checkpoint: str) -> None:
+    """Says in which settings a checkpoint wins over configuration files that say others.
+
+    Raises:
+        SettingError: if the files are of another method than the checkpoint.
+    """
+    said: dict[str, Any] = {}
+    for file in files:
+        said |= dict(_leaves(yaml.safe_load(Path(file).read_text(encoding="utf-8"))))
+    kept = dict(_leaves(settings))
+    was, now = (str(of.get("model", "")).rpartition(".")[2] for of in (kept, said))
+    if now and was != now:
+        folder = RunFolder.of_checkpoint(checkpoint)
+        raise SettingError(
+            f"ckpt_path: {checkpoint} is of {was}, and the configuration of {now}; a checkpoint continues its own run. "
+            f"To retrain what a search found, give --model.architecture {folder.architecture} instead"
+        )
+    differ = [f"{name} {kept[name]} (not {value})" for name, value in said.items() if kept.get(name, value) != value]
+    if differ:
+        print(f"from the checkpoint, which wins over files and not over flags: {', '.join(differ)}", file=sys.stderr)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values of a configuration by their full names, that of a class by the object's own."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            inner = name if key in ("class_path", "init_args") else f"{name}.{key}" if name else str(key)
+            yield from _leaves(item, inner)
+    elif isinstance(value, (int, float)) or name == "model":
+        yield name, value
 
 
 def without_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,16 +6,19 @@ import netrc
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from lightning_nas.callbacks import ArchitectureLogger, Interruption
+from lightning_nas.callbacks.run_settings import LastCheckpoint, RunSettings
+from lightning_nas.callbacks.summary import Summary
 from lightning_nas.catalogue import KINDS, kind_of
 from lightning_nas.cli.lightning_adapter import LightningAdapter
 from lightning_nas.data import DataModule
@@ -23,6 +26,7 @@ from lightning_nas.errors import SettingError, one_line
 from lightning_nas.runs.folder import CHECKPOINT, RUN_FOLDER, RunFolder
 from lightning_nas.specs import subclasses
 from lightning_nas.training.checkpoints import restore
+from lightning_nas.training.checks import check_callbacks, check_continued, check_trainer_settings
 from lightning_nas.training.module import Module, NetworkModule
 
 
@@ -49,7 +53,11 @@ class Trainer(pl.Trainer):
         datamodule.prepare_data()
         restore(model, datamodule, ckpt_path)
         model.to(self.strategy.root_device)
-        print(model.conclude(datamodule, RunFolder(folder or self.default_root_dir), n_random).describe())
+        outcome = model.conclude(datamodule, RunFolder(folder or self.default_root_dir), n_random)
+        print(outcome.describe())
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ArchitectureLogger):
+                print(f"  {callback.next_command(outcome, datamodule)}")
 
 
 class CommandLine(LightningAdapter):
@@ -57,18 +65,32 @@ class CommandLine(LightningAdapter):
 
     Args:
         args: the command and its arguments.
+        continued: the settings in the checkpoint, with which these are compared; empty: there is none.
     """
 
-    def __init__(self, args: Sequence[str]) -> None:
+    run: RunFolder | None = None
+
+    def __init__(self, args: Sequence[str], continued: Mapping[str, Any]) -> None:
         quiet()
         first = RUN_FOLDER not in os.environ
+        self.continued = continued
         try:
             super().__init__(args, Trainer)
         except SettingError as error:
             raise self._located(error) from error
         finally:
+            if self.run is not None:
+                self.run.discard_empty()  # where the trainer was refused
             if first:
                 os.environ.pop(RUN_FOLDER, None)
+
+    def check_settings(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
+        if "model" in self.continued:
+            check_continued(self.continued["model"], specs["model"], "model")
+        # another set can be tested on, and batches of another size change no figure
+        if "data" in self.continued and self.command != "test":
+            also = () if self.command == "fit" else ("batch_size",)
+            check_continued(self.continued["data"], specs["data"], "data", also)
 
     def _located(self, error: SettingError) -> SettingError:
         """An error of a running model or of its data, whose settings have an owner on the command line."""
@@ -99,27 +121,41 @@ class CommandLine(LightningAdapter):
 
     def trainer_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         self._check_command()
-        if not self.model.automatic_optimization and settings["gradient_clip_val"] is not None:
-            raise SettingError("trainer.gradient_clip_val: a search clips by itself; set model.optimizer.clip")
+        asked = settings["callbacks"] or []
+        asked = asked if isinstance(asked, list) else [asked]  # one alone is not a list
+        if self.command == "fit":
+            check_trainer_settings(settings, self.model.refused_settings)
+            check_callbacks(asked, self.model.refused_callbacks)
+        given: dict[str, Any] = {} if self.model.has_network else {"accelerator": "cpu", "enable_model_summary": False}
         if settings["fast_dev_run"]:
-            return {}
-        run = RunFolder.new(Path(settings["default_root_dir"] or "runs"), self.model.name.lower())
-        given: dict[str, Any] = {"default_root_dir": str(run.path)}
+            return given
+        run = self.run = RunFolder.new(Path(settings["default_root_dir"] or "runs"), self.model.run_name)
+        given["default_root_dir"] = str(run.path)
         if settings["logger"] is None:
             given["logger"] = [CSVLogger(str(run.path), name="", version=""), wandb_logger(run.path, self.model)]
-        if not self.model.has_network:
-            given["enable_model_summary"] = False
-        if self.command == "fit" and settings["enable_checkpointing"] is not False:
-            each_epoch = ModelCheckpoint(
-                run.checkpoints,
-                filename=CHECKPOINT.removesuffix(".ckpt"),
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            )
-            asked = settings["callbacks"] or []
-            asked = asked if isinstance(asked, list) else [asked]  # one alone is not a list
-            given["callbacks"] = [*asked, each_epoch, Interruption(run.checkpoints)]
-        return given
+        if self.command != "fit":
+            return given
+        ours: list[Callback] = []
+        if self.model.has_network and settings["enable_model_summary"] is not False:
+            ours += [] if any(isinstance(callback, ModelSummary) for callback in asked) else [Summary()]
+        if settings["enable_checkpointing"] is not False:
+            ours += [
+                LastCheckpoint(
+                    run.checkpoints,
+                    filename=CHECKPOINT.removesuffix(".ckpt"),
+                    save_on_train_epoch_end=True,
+                    enable_version_counter=False,
+                ),
+                RunSettings(self.settings_to_keep()),
+                Interruption(run.checkpoints),
+            ]
+        return given | {"callbacks": [*asked, *ours]}
+
+    def settings_to_keep(self) -> dict[str, Any]:
+        """What a run continues with besides model and data: the settings that are not at their defaults."""
+        kept = self.settings_given()
+        kept.get("trainer", {}).pop("default_root_dir", None)  # where a run writes is no part of it
+        return {name: kept[name] for name in ("trainer", "architecture_logger") if kept.get(name)}
 
     def _check_command(self) -> None:
         """Refuses what cannot be done with the model."""

@@ -172,6 +172,11 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     inputs: dict[str, int]
 
+    modality: ClassVar[str | None] = None
+    """What the batches are, ``images`` or ``text``; None: something else, which is not checked against the network."""
+
+    adjustable = frozenset({"num_workers"})
+
     is_empty: ClassVar[bool] = False
     """Whether this module holds no data at all, for searches that need none."""
 
@@ -190,6 +195,11 @@ class DataModule(Configurable, LightningDataModule, ABC):
         """Whether there is a test part, as far as a glance at the files tells; where there is none, testing is refused
         and no next step should propose it."""
         return True
+
+    def sizes(self) -> dict[str, int]:
+        """How many examples the parts have, by name. A run continues on data with the same sizes alone: otherwise
+        architectures would be judged on what weights were trained on. Empty: not checked."""
+        return {}
 
     @abstractmethod
     def stream(self, part: str, seed: int) -> Stream:

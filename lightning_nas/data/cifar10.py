@@ -40,6 +40,8 @@ class CIFAR10(ImageData):
         split_seed: the seed of the random division into the weights part and the architecture part, likewise.
     """
 
+    adjustable = ImageData.adjustable | {"folder", "download", "verify"}
+
     mean = (0.49139968, 0.48215827, 0.44653124)  # as released with DARTS
     std = (0.24703233, 0.24348505, 0.26158768)
 

@@ -64,6 +64,8 @@ class ImageFolder(ImageData):
         split_seed: the seed by which the training images are divided, likewise.
     """
 
+    adjustable = ImageData.adjustable | {"folder", "flip"}
+
     def __init__(
         self,
         folder: str,

@@ -134,6 +134,9 @@ class ImageData(DataModule):
         cutout: the side in pixels of the square that is cut out of each training image; 0: nothing is cut out.
     """
 
+    modality = "images"
+    adjustable = DataModule.adjustable | {"cutout"}
+
     mean: Sequence[float]
     std: Sequence[float]
 
@@ -227,6 +230,9 @@ class ImageData(DataModule):
                 f"batch_size: {self.batch_size}{where} is more than the {count} images of the {part} part, which then "
                 f"has no full batch; {smaller}{larger}"
             )
+
+    def sizes(self) -> dict[str, int]:
+        return {f"{part} images": len(self._divided[part]) for part in ("weights", "architecture")}
 
     def _set(self, part: str, augment: bool) -> ImageSet:
         if part not in PARTS:

@@ -38,6 +38,8 @@ class PennTreebank(TextData):
         variable_bptt: windows of the training text have random lengths around ``bptt``.
     """
 
+    adjustable = TextData.adjustable | {"folder", "download", "verify"}
+
     def __init__(
         self,
         folder: str | None = None,

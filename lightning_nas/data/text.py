@@ -160,6 +160,9 @@ class TextData(DataModule):
             None: all.
     """
 
+    modality = "text"
+    adjustable = frozenset({"evaluation_batch_size"})
+
     def __init__(
         self,
         batch_size: int,
@@ -234,6 +237,9 @@ class TextData(DataModule):
                 f"have. They become {UNKNOWN}, which is never trained, and spoil the loss; let a max_vocabulary below "
                 f"{len(self.vocabulary)} or the training text itself put {UNKNOWN} for rare words"
             )
+
+    def sizes(self) -> dict[str, int]:
+        return {f"{SPLITS[part]} tokens": len(self.tokens(part)) for part in ("weights", "architecture")}
 
     def _columns(self, part: str, field: str, rank: int = 0, world_size: int = 1) -> Tensor:
         tokens, batch_size = self.tokens(part), getattr(self, field)

@@ -38,6 +38,8 @@ class TextFiles(TextData):
         variable_bptt: windows of the training text have random lengths around ``bptt``.
     """
 
+    adjustable = TextData.adjustable | {"folder", "train", "valid", "test"}
+
     def __init__(
         self,
         folder: str = ".",

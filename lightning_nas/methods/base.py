@@ -11,7 +11,6 @@ from typing import Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_nas.costs.profile import profile
@@ -78,6 +77,16 @@ class OneShotMethod(NetworkModule, Method):
 
     derivable: ClassVar[bool] = True
     validation_part = "architecture"
+    adjustable = frozenset({"bn"})
+    precisions = ("32-true", "bf16-mixed")
+    precision_reason = (
+        "16-mixed scales the loss, which explicit gradients do not undo, and parameters of 16 bits lose small steps"
+    )
+    refused_settings = NetworkModule.refused_settings | {
+        "accumulate_grad_batches": "a search takes its steps by itself; set a larger data.batch_size",
+        "gradient_clip_val": "a search clips by itself; set model.optimizer.clip",
+        "gradient_clip_algorithm": "a search clips by itself, by the norm; set model.optimizer.clip",
+    }
 
     def __init__(
         self,
@@ -151,11 +160,10 @@ class OneShotMethod(NetworkModule, Method):
 
     # -- what it is given --------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and str(self.trainer.precision) == "16-mixed":
-            raise MisconfigurationException(
-                "trainer.precision: 16-mixed scales the loss, which explicit gradients do not undo; take bf16-mixed"
-            )
+    @property
+    def figures(self) -> list[str]:
+        validated = [f"val/supernet_{name}" for name in ("loss", *self.val_metrics)] if self.validates else []
+        return [*super().figures, *validated]
 
     def apply_gradients(
         self,

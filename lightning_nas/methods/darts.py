@@ -56,6 +56,7 @@ class DARTS(OneShotMethod):
             (released code).
     """
 
+    adjustable = OneShotMethod.adjustable | {"order", "warmup_epochs", "unrolled_clip"}
     remedy = "lower the lr of optimizer or alphas_optimizer, or set the optimizer's clip"
 
     def __init__(
@@ -83,15 +84,15 @@ class DARTS(OneShotMethod):
             )
         self.order = order
         self.warmup_epochs = warmup_epochs
-        self.optimizer = Optimizer.build(
-            optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0), "optimizer"
+        self.optimizer = self.recorded(
+            "optimizer", optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0)
         )
         if order != "first" and not (isinstance(self.optimizer, SGD) and not self.optimizer.nesterov):
             raise SettingError(
                 "optimizer: second order differentiates through a step of SGD without nesterov; or set order to first"
             )
-        self.alphas_optimizer = Optimizer.build(
-            alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3), "alphas_optimizer"
+        self.alphas_optimizer = self.recorded(
+            "alphas_optimizer", alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
         )
         self.unrolled_clip = unrolled_clip
         widest = max(len(choice.options) for choice in self.space.choices)
@@ -115,6 +116,11 @@ class DARTS(OneShotMethod):
     def best(self) -> Architecture:
         self.check_finite("alphas", [self.alphas])
         return self.space.derive(self.choice_weights())
+
+    @property
+    def figures(self) -> list[str]:
+        kinds = {choice.cell or "cell": None for choice in self.space.choices if "skip_connect" in choice.options}
+        return [*super().figures, "train/architecture_loss", "arch/entropy", *(f"arch/{kind}_skips" for kind in kinds)]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]

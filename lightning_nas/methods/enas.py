@@ -63,6 +63,15 @@ class ENAS(SamplingMethod):
         n_candidates: architectures drawn in the end, each scored on the same batch; the best is returned.
     """
 
+    adjustable = SamplingMethod.adjustable | {
+        "models_per_step",
+        "samples_per_step",
+        "entropy_weight",
+        "baseline_decay",
+        "skip_weight",
+        "drop_path",
+        "n_candidates",
+    }
     remedy = "lower the lr of optimizer or controller_optimizer, or set the optimizer's clip"
 
     def __init__(
@@ -104,13 +113,13 @@ class ENAS(SamplingMethod):
         self.reinforce = Reinforce(baseline_decay**samples_per_step, entropy_weight)
         self.models_per_step, self.controller_steps = models_per_step, controller_steps
         self.samples_per_step, self.skip_weight = samples_per_step, skip_weight
-        self.controller_optimizer = Optimizer.build(
-            controller_optimizer or Adam(0.0035, betas=(0.0, 0.999), eps=1e-3), "controller_optimizer"
+        self.controller_optimizer = self.recorded(
+            "controller_optimizer", controller_optimizer or Adam(0.0035, betas=(0.0, 0.999), eps=1e-3)
         )
         restarts = CosineRestarts(0.0005)
-        self.optimizer = Optimizer.build(
-            optimizer or SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule=restarts, clip=5.0),
+        self.optimizer = self.recorded(
             "optimizer",
+            optimizer or SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule=restarts, clip=5.0),
         )
         self.drop_path = drop_path
         self.n_candidates = n_candidates
@@ -134,6 +143,11 @@ class ENAS(SamplingMethod):
             return {"architecture": epoch * n_controller_steps + step - self.n_weights_steps}
 
         return Schedule(streams, length, self.position, plan, data.num_workers)
+
+    @property
+    def figures(self) -> list[str]:
+        of_controller = ["loss", "reward", "entropy", "baseline", *(["skip_kl"] if self.skip_weight else [])]
+        return [*super().figures, "phase", *(f"controller/{name}" for name in of_controller)]
 
     # -- the two phases ----------------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ class RandomSearchWS(SamplingMethod):
         rounds: the number of rounds of the ranking; None: one for every 10,000 steps of training.
     """
 
+    adjustable = SamplingMethod.adjustable | {"n_candidates", "n_batches", "n_finalists", "rounds"}
+
     def __init__(
         self,
         space: Space,
@@ -66,8 +68,8 @@ class RandomSearchWS(SamplingMethod):
                 raise SettingError(f"{name}: at least 1, got {value}")
         if rounds is not None and rounds < 1:
             raise SettingError(f"rounds: at least 1, or null, got {rounds}")
-        self.optimizer = Optimizer.build(
-            optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0), "optimizer"
+        self.optimizer = self.recorded(
+            "optimizer", optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0)
         )
         self.n_candidates, self.n_batches, self.n_finalists = n_candidates, n_batches, n_finalists
         self.rounds = rounds

@@ -1,5 +1,6 @@
 """A run's folder: its name, and the names of what lies in it."""
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -52,6 +53,11 @@ class RunFolder:
     def of_checkpoint(cls, checkpoint: str | Path) -> "RunFolder":
         """The run that a checkpoint lies in."""
         return cls(Path(checkpoint).parent.parent)
+
+    def discard_empty(self) -> None:
+        """Removes the folder if nothing is in it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     @classmethod
     def new(cls, root: Path, name: str) -> "RunFolder":

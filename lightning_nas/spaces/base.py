@@ -133,6 +133,11 @@ class Space(Configurable):
         """
         return rule_state
 
+    @property
+    def modality(self) -> str:
+        """What its networks read: ``text``, or ``images``."""
+        return "text" if "vocabulary" in self.usual_inputs else "images"
+
     def network(self, inputs: dict[str, int], **settings: Any) -> Network:
         """The network in which this space's architectures live, ``forward(x, gates)``.
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -20,10 +20,12 @@ class Task(Configurable, ABC):
     Attributes:
         score: the name of the metric that decides between architectures.
         mode: ``max`` if a higher score is better, else ``min``.
+        modality: what its batches are, ``images`` or ``text``; None: anything, which is not checked.
     """
 
     score: str
     mode: Mode
+    modality: ClassVar[str | None] = None
 
     @property
     def objective(self) -> Objective:

@@ -22,6 +22,8 @@ class ImageClassification(Task):
 
     score = "accuracy"
     mode = "max"
+    modality = "images"
+    adjustable = frozenset({"label_smoothing", "auxiliary_weight"})
 
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
         if not 0 <= label_smoothing < 1:

@@ -26,6 +26,8 @@ class LanguageModeling(Task):
 
     score = "perplexity"
     mode = "min"
+    modality = "text"
+    adjustable = frozenset({"activation_penalty", "slowness", "reward_scale"})
 
     def __init__(self, activation_penalty: float = 0.0, slowness: float = 1e-3, reward_scale: float = 80.0) -> None:
         for name, value in {"activation_penalty": activation_penalty, "slowness": slowness}.items():

@@ -1,14 +1,15 @@
 """What a search and a retraining share: plain hyper-parameters, a network that fits the data, seeded steps, carries."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from lightning_nas.data import DataModule
@@ -19,8 +20,9 @@ from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Network, Space
 from lightning_nas.specs import Configurable, check_arguments, class_path
 from lightning_nas.tasks import Carry, Task
+from lightning_nas.training import checks
 from lightning_nas.training.drop_path import DropPathSchedule, drop_path_at
-from lightning_nas.training.optimizers import Optimizer, Scheduler
+from lightning_nas.training.optimizers import Optimizer
 
 
 class Module(Configurable, LightningModule):
@@ -36,10 +38,57 @@ class Module(Configurable, LightningModule):
     has_network: ClassVar[bool] = True
     """Whether it has layers, which can be summarised and validated."""
 
+    precisions: ClassVar[tuple[str, ...]] = ()
+    """The trainer's precisions in which it can be computed, and in ``precision_reason`` why no other; empty: all."""
+
+    precision_reason: ClassVar[str] = ""
+
+    refused_settings: ClassVar[dict[str, str]] = {
+        "barebones": "it keeps no checkpoint and no figure; leave it out, or use the trainer from Python",
+        "sync_batchnorm": "networks weight what BatchNorm puts out, which PyTorch's synchronised one cannot; leave it "
+        "out, and every device normalises by its own batch",
+    }
+    """By the name of a setting of the trainer why it has no effect here, or a wrong one, and what to use instead."""
+
+    refused_callbacks: ClassVar[dict[str, str]] = {
+        "BatchSizeFinder": "trains on batches of other sizes than data.batch_size, by which the data are divided; set "
+        "data.batch_size",
+        "LearningRateFinder": "sets a rate that the optimizer's schedule does not know of; set the optimizer's lr",
+    }
+    """By the name of a callback of Lightning what it would do wrong here, and what to use instead."""
+
     @property
     def name(self) -> str:
         """What the run is called in files and pictures."""
         return type(self).__name__
+
+    @property
+    def run_name(self) -> str:
+        """What its run's folder is called, before the number."""
+        return self.name.lower()
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of the figures that it logs, which callbacks can follow. A subclass adds its own."""
+        return []
+
+    def check(self, trainer: Trainer, data: Any) -> None:
+        """Refuses a trainer and data with which a run would go wrong, before it begins.
+
+        Raises:
+            SettingError: naming the setting and what to use instead.
+        """
+        names = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches")
+        checks.check_trainer_settings({name: getattr(trainer, name) for name in names}, self.refused_settings)
+        checks.check_precision(str(trainer.precision), self.precisions, self.precision_reason)
+        checks.check_callbacks(trainer.callbacks, self.refused_callbacks)  # type: ignore[attr-defined]
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.check(self.trainer, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        checks.check_monitored(self.trainer.callbacks, self.figures)  # type: ignore[attr-defined]
 
     def conclude(self, data: DataModule, run: RunFolder, n_random: int) -> Outcome:
         """Writes what the finished run leaves behind, and returns it.
@@ -54,9 +103,27 @@ class Module(Configurable, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         from lightning_nas import __version__
 
-        checkpoint["lightning_nas"] = {"class_path": class_path(type(self)), "version": __version__}
-        if self.trainer.datamodule is not None and isinstance(self.trainer.datamodule, Configurable):  # type: ignore[attr-defined]
-            checkpoint["lightning_nas"]["data"] = self.trainer.datamodule.spec  # type: ignore[attr-defined]
+        ours: dict[str, Any] = {"class_path": class_path(type(self)), "version": __version__}
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, DataModule):
+            ours |= {"data": data.spec, "sizes": data.sizes()}
+        checkpoint.setdefault("lightning_nas", {}).update(ours)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of another run: one whose settings differ in what cannot change.
+
+        Raises:
+            SettingError: naming the setting, and both values.
+        """
+        ours = checkpoint["lightning_nas"]
+        before = {"class_path": ours["class_path"], "init_args": checkpoint["hyper_parameters"]}
+        checks.check_continued(before, {"class_path": class_path(type(self)), "init_args": dict(self.hparams)}, "")
+        if self._trainer is None or self._trainer.state.fn != "fit":  # loaded alone, or to be tested
+            return
+        data = self._trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, DataModule) and "data" in ours:
+            checks.check_continued(ours["data"], data.spec, "data")
+            checks.check_sizes(ours.get("sizes", {}), data)
 
 
 class NetworkModule(Module):
@@ -74,8 +141,12 @@ class NetworkModule(Module):
         seed: everything random in a step is seeded from it, the epoch and the step.
     """
 
+    precisions: ClassVar[tuple[str, ...]] = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
+    precision_reason = "in true halves gradients vanish"
+
     network: Network
     optimizer: Optimizer
+    _settings: Sequence[Optimizer] = ()
     drop_path: float = 0.0
     drop_path_schedule: DropPathSchedule = "scheduled"
     remedy: ClassVar[str] = "lower the optimizer's lr, or set its clip"
@@ -100,6 +171,30 @@ class NetworkModule(Module):
         self.save_hyperparameters(self.spec["init_args"])
         if inputs is not None:
             self.build_network(inputs)
+
+    def check(self, trainer: Trainer, data: Any) -> None:
+        super().check(trainer, data)
+        checks.check_parts(self.space, self.task, data)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(self, "network") and isinstance(data, DataModule):
+            checks.check_inputs(self.network.inputs, data, self.space)
+
+    @property
+    def run_name(self) -> str:
+        return super().run_name if self.space.modality == "images" else f"{super().run_name}_{self.space.modality}"
+
+    @property
+    def figures(self) -> list[str]:
+        return [f"train/{name}" for name in ("loss", *self.train_metrics)]
+
+    @property
+    def validates(self) -> bool:
+        """Whether the trainer will validate."""
+        has_part = getattr(self, "validation_part", None) is not None
+        return has_part and self.trainer.limit_val_batches != 0
 
     def configure_model(self) -> None:
         if hasattr(self, "network"):
@@ -126,6 +221,13 @@ class NetworkModule(Module):
         self.val_metrics = self.task.metrics(inputs)
         self.test_metrics = self.task.metrics(inputs)
 
+    def recorded(self, name: str, optimizer: Optimizer) -> Optimizer:
+        """Builds an optimiser from its spec, and records it under the argument's name, so that a checkpoint and
+        ``config.yaml`` have its rate even where it is the default."""
+        built = Optimizer.build(optimizer, name)
+        self._init_args[name] = self.hparams[name] = built.spec
+        return built
+
     @property
     def n_epochs(self) -> int:
         """Of the whole training, over which rates and probabilities change.
@@ -139,9 +241,11 @@ class NetworkModule(Module):
         return epochs
 
     def position(self) -> tuple[int, int]:
-        """Epoch and step that come next."""
+        """Epoch and step that come next, by which batches are numbered. With ``overfit_batches`` those of the
+        first epoch come again in every one."""
         loop: Any = self.trainer.fit_loop
-        return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
+        epoch = 0 if self.trainer.overfit_batches else loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return epoch, loop.epoch_loop.batch_progress.current.ready
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -169,7 +273,14 @@ class NetworkModule(Module):
             self.network, drop_path=drop_path_at(self.drop_path, self.drop_path_schedule, epoch, self.n_epochs)
         )
 
+    def on_train_start(self) -> None:
+        if self.trainer.ckpt_path and self._settings:
+            optimizers = self.trainer.optimizers
+            for settings, optimizer, scheduler in zip(self._settings, optimizers, self.schedulers(), strict=True):
+                settings.take_effect(optimizer, scheduler)
+
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.carries = move_data_to_device(self.carries, self.device)  # those of a checkpoint lie on the CPU
 
     def on_train_epoch_start(self) -> None:
@@ -199,8 +310,9 @@ class NetworkModule(Module):
 
     def optimized(
         self, *sides: tuple[Optimizer, Iterable[Tensor]]
-    ) -> tuple[list[torch.optim.Optimizer], list[Scheduler]]:
+    ) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
         """Optimisers of parameters, and what changes their rates; the network's weights come first."""
+        self._settings = [settings for settings, _ in sides]
         optimizers = [settings.make(parameters) for settings, parameters in sides]
         schedulers = [
             settings.make_scheduler(optimizer, lambda: self.n_epochs)
@@ -220,4 +332,5 @@ class NetworkModule(Module):
         checkpoint["carries"] = self.carries
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.carries = checkpoint["carries"]

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_nas.errors import SettingError
 from lightning_nas.specs import Configurable
 from lightning_nas.training.lr_schedules import LRSchedule
-
-Scheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 class Optimizer(Configurable, ABC):
@@ -21,6 +20,8 @@ class Optimizer(Configurable, ABC):
         schedule: how the rate changes from epoch to epoch; None: it is constant.
         clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
     """
+
+    adjustable = frozenset({"lr", "schedule", "clip"})
 
     def __init__(self, lr: float, schedule: LRSchedule | None = None, clip: float | None = None) -> None:
         if not lr >= 0:
@@ -37,7 +38,7 @@ class Optimizer(Configurable, ABC):
         """PyTorch's optimiser of these parameters."""
         raise NotImplementedError
 
-    def make_scheduler(self, optimizer: torch.optim.Optimizer, n_epochs: Callable[[], int]) -> Scheduler:
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, n_epochs: Callable[[], int]) -> LambdaLR:
         """What sets the rate at the end of every epoch.
 
         Args:
@@ -51,7 +52,23 @@ class Optimizer(Configurable, ABC):
             least = self.schedule.minimum / self.lr if self.lr else 0.0
             return self.schedule.factor(epoch, n_epochs(), least)
 
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return LambdaLR(optimizer, factor)
+
+    def take_effect(self, optimizer: torch.optim.Optimizer, scheduler: LambdaLR) -> None:
+        """Gives these settings to an optimiser whose state comes from a checkpoint, which brought the old ones, and the
+        rate that they have in the epoch of the checkpoint.
+
+        Args:
+            optimizer: one that :meth:`make` returned.
+            scheduler: what :meth:`make_scheduler` returned for it.
+        """
+        (fresh,) = self.make([torch.nn.Parameter(torch.empty(0))]).param_groups
+        rate = self.lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
+        for group in optimizer.param_groups:
+            group.update({name: value for name, value in fresh.items() if name != "params"})
+            group.update(lr=rate, initial_lr=self.lr)
+        scheduler.base_lrs = [self.lr for _ in optimizer.param_groups]
+        scheduler._last_lr = [rate for _ in optimizer.param_groups]  # what ``get_last_lr`` gives
 
 
 class SGD(Optimizer):
@@ -65,6 +82,8 @@ class SGD(Optimizer):
         schedule: how the rate changes from epoch to epoch; None: it is constant.
         clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
     """
+
+    adjustable = Optimizer.adjustable | {"momentum", "nesterov", "weight_decay"}
 
     def __init__(
         self,
@@ -101,6 +120,8 @@ class RMSprop(Optimizer):
         clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
     """
 
+    adjustable = Optimizer.adjustable | {"alpha", "eps", "weight_decay"}  # momentum: its state may not be there
+
     def __init__(
         self,
         lr: float,
@@ -135,6 +156,8 @@ class Adam(Optimizer):
         schedule: how the rate changes from epoch to epoch; None: it is constant.
         clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
     """
+
+    adjustable = Optimizer.adjustable | {"betas", "eps", "weight_decay"}
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_nas.data import DataModule, Schedule
@@ -40,6 +41,8 @@ class Retrain(NetworkModule):
             zero with the steps, times the cell's depth, so that the last cell drops most (NASNet's ScheduledDropPath).
     """
 
+    adjustable = frozenset({"drop_path", "drop_path_schedule"})
+
     def __init__(
         self,
         architecture: str | dict[str, Any],
@@ -63,8 +66,8 @@ class Retrain(NetworkModule):
         space = self.found.space.restrict(self.found.architecture)
         super().__init__(space, "final", Task.build(task, "task"), network, inputs, seed)
         self.train_on = train_on
-        self.optimizer = Optimizer.build(
-            optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine()), "optimizer"
+        self.optimizer = self.recorded(
+            "optimizer", optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine())
         )
         self.drop_path, self.drop_path_schedule = drop_path, drop_path_schedule
 
@@ -76,6 +79,11 @@ class Retrain(NetworkModule):
         """A pass over the training images per epoch."""
         stream = data.stream("train" if self.train_on == "all" else "weights", self.seed)
         return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
+
+    @property
+    def figures(self) -> list[str]:
+        validated = [f"val/{name}" for name in ("loss", *self.val_metrics)] if self.validates else []
+        return [*super().figures, *validated]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         network = self.dropping_paths(batch_idx / self.trainer.num_training_batches)
@@ -106,9 +114,9 @@ class Retrain(NetworkModule):
         optimizers, schedulers = self.optimized((self.optimizer, self.network.parameters()))
         return optimizers, schedulers
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.optimizer.clip is not None and self.trainer.gradient_clip_val is not None:
+    def check(self, trainer: Trainer, data: Any) -> None:
+        super().check(trainer, data)
+        if self.optimizer.clip is not None and trainer.gradient_clip_val is not None:
             raise SettingError("trainer.gradient_clip_val: the optimizer's clip does the same; set one of them to null")
 
     def configure_gradient_clipping(
@@ -134,4 +142,4 @@ class RetrainOutcome(Outcome):
     next_step: str = "test"
 
     def describe(self) -> str:
-        return "Trained. The figure to report is the test part's, taken once:"
+        return "\nTrained. The figure to report is the test part's, taken once:"

@@ -16,6 +16,7 @@ from lightning_nas.methods.base import Method
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.training import checks
 from lightning_nas.trials.loop import TrialLoop
 from lightning_nas.trials.outcome import TrialOutcome
 
@@ -42,6 +43,40 @@ class TrialSearch(Method):
 
     validation_part = None
     has_network = False
+    adjustable = frozenset({"executor", "n_trials", "budget", "max_failures"})
+    precisions = ("32-true",)
+    precision_reason = "trials have a precision of their own, model.evaluator.trainer.precision where they train"
+    refused_settings = Method.refused_settings | dict.fromkeys(
+        (
+            "accelerator",
+            "accumulate_grad_batches",
+            "benchmark",
+            "check_val_every_n_epoch",
+            "detect_anomaly",
+            "deterministic",
+            "gradient_clip_algorithm",
+            "gradient_clip_val",
+            "inference_mode",
+            "limit_test_batches",
+            "limit_val_batches",
+            "max_steps",
+            "min_steps",
+            "num_nodes",
+            "overfit_batches",
+            "plugins",
+            "strategy",
+            "use_distributed_sampler",
+            "val_check_interval",
+        ),
+        "a search of trials has no batches and no gradients of its own; where trials train, set it in "
+        "model.evaluator.trainer",
+    )
+    refused_callbacks = Method.refused_callbacks | {
+        "EarlyStopping": "has no epochs to follow; set model.n_trials or model.budget",
+        "WeightAveraging": "has no weights to average",
+        "StochasticWeightAveraging": "has no weights to average",
+        "GradientAccumulationScheduler": "has no gradients to accumulate",
+    }
 
     def __init__(
         self,
@@ -78,11 +113,19 @@ class TrialSearch(Method):
     def schedule(self, data: DataModule) -> "Rounds":
         return Rounds(self.trials)
 
-    def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:
+    def check(self, trainer: Trainer, data: Any) -> None:
+        super().check(trainer, data)
+        if trainer.world_size > 1:
             raise SettingError("trainer.devices: 1; more trials at once are the executor's, executor.n_workers")
+        evaluator = self.trials.evaluator
+        checks.check_parts(self.space, getattr(evaluator, "task", None), None if data.is_empty else data)
+
+    @property
+    def figures(self) -> list[str]:
+        return ["done", "failed", "best"]
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         folder = Path(self.trainer.default_root_dir)
         self.trials.folder = None if self.trainer.fast_dev_run else folder  # type: ignore[attr-defined]
         if self.trainer.ckpt_path:
@@ -126,6 +169,7 @@ class TrialSearch(Method):
         return CloseOnException(self.trials)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         checkpoint["loops"] = None  # how far the search had come is on file
 
     @property

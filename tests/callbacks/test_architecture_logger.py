@@ -42,9 +42,9 @@ class Recorded(pl.Callback):
 )
 def test_the_next_command_names_the_data_of_the_search(config, data, expected, tmp_path):
     logger = ArchitectureLogger(retrain_config=config)
-    logger.run = RunFolder(tmp_path)
+    found = SimpleNamespace(run=RunFolder(tmp_path), next_step="retrain")
     command = f"python -m lightning_nas fit --config {config} --model.architecture {tmp_path / 'architecture.json'}"
-    assert logger._retrain_command(SimpleNamespace(datamodule=data)) == command + expected
+    assert logger.next_command(found, data) == command + expected
 
 
 def trainer(folder, callbacks, **settings):

@@ -1,0 +1,179 @@
+"""What is checked before a run begins.
+
+Its parts against each other, its settings against those of the checkpoint that it continues from, and the trainer's
+settings against what a module can do with them.
+"""
+
+import inspect
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lightning_nas.data import DataModule
+from lightning_nas.errors import SettingError
+from lightning_nas.spaces.base import Space
+from lightning_nas.specs import Configurable, find_class
+from lightning_nas.tasks import Task
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def check_parts(space: Space, task: Task | None, data: Any) -> None:
+    """Refuses a space, a task and data of different kinds. What has no ``modality`` is not checked.
+
+    Raises:
+        SettingError: naming what does not fit.
+    """
+    if task is not None and task.modality not in (None, space.modality):
+        name, other = type(task).__name__, type(space).__name__
+        raise SettingError(f"task: {name} is for {task.modality}, and networks of {other} read {space.modality}")
+    modality = data.modality if isinstance(data, DataModule) else None
+    if modality not in (None, space.modality):
+        name, other = type(data).__name__, type(space).__name__
+        raise SettingError(f"data: {name} gives {modality}, and networks of {other} read {space.modality}")
+
+
+def check_inputs(built_for: Mapping[str, int], data: DataModule, space: Space) -> None:
+    """Refuses data for which a network that is there already was not built.
+
+    Raises:
+        SettingError: naming what of the data differs.
+    """
+    for name in space.usual_inputs:
+        if name in built_for and data.inputs.get(name) != built_for[name]:
+            raise SettingError(
+                f"data: {type(data).__name__} has {name} {data.inputs.get(name)}, and the network was built for "
+                f"{built_for[name]}"
+            )
+
+
+# -- continuing ------------------------------------------------------------------------------------------------------
+
+
+def check_continued(before: Mapping[str, Any], now: Mapping[str, Any], field: str, also: Collection[str] = ()) -> None:
+    """Refuses settings that are others than those in the checkpoint and cannot change there.
+
+    Args:
+        before: the spec in the checkpoint.
+        now: the spec of the object that continues. An argument that is a name or a path where the checkpoint has a spec
+            is passed over: what it means is known once it is built.
+        field: what the object is called in an error.
+        also: arguments that may change besides those that the class declares.
+
+    Raises:
+        SettingError: naming the first such setting, with both values.
+    """
+    if before["class_path"] != now["class_path"]:
+        was, name = (str(spec["class_path"]).rpartition(".")[2] for spec in (before, now))
+        what = f"{was} in the checkpoint, {name} now; a checkpoint continues its own run, for a new one leave it out"
+        raise SettingError(f"{field}: {what}" if field else what)
+    found = find_class(now["class_path"], Configurable)
+    adjustable = {*also, *(found.adjustable if found else ())}
+    _check_values(before.get("init_args", {}), now.get("init_args", {}), field, adjustable)
+
+
+def _check_values(before: Mapping[str, Any], now: Mapping[str, Any], field: str, adjustable: Collection[str]) -> None:
+    for name, value in now.items():
+        was, part = before.get(name), f"{field}.{name}" if field else name
+        if name in adjustable or name not in before or value == was:
+            continue
+        if name == "inputs" and (value is None or was is None):  # asked of the data
+            continue
+        if isinstance(was, Mapping) and isinstance(value, Mapping):
+            if "class_path" in was and "class_path" in value:
+                check_continued(was, value, part)
+            else:
+                _check_values(was, value, part, ())
+                for added in value.keys() - was.keys():
+                    raise _unchangeable(f"{part}.{added}", "not set", value[added])
+        elif not (isinstance(was, Mapping) and isinstance(value, str)):
+            raise _unchangeable(part, was, value)
+
+
+def _unchangeable(field: str, was: Any, now: Any) -> SettingError:
+    return SettingError(
+        f"{field}: {_short(was)} in the checkpoint, {_short(now)} now; it cannot change where a run continues, but in "
+        "a new one"
+    )
+
+
+def _short(value: Any) -> str:
+    named = (
+        str(value["class_path"]).rpartition(".")[2] if isinstance(value, Mapping) and "class_path" in value else value
+    )
+    return str(named)[:80]
+
+
+def check_sizes(before: Mapping[str, int], data: DataModule) -> None:
+    """Refuses data with other numbers of examples than those that a checkpoint was trained on.
+
+    Raises:
+        SettingError: naming the part.
+    """
+    for part, size in data.sizes().items():
+        if part in before and before[part] != size:
+            raise SettingError(
+                f"data: {before[part]} {part} in the checkpoint, {size} now; a run continues on the data that it began "
+                "with, since architectures must not be judged on what weights were trained on"
+            )
+
+
+# -- the trainer -----------------------------------------------------------------------------------------------------
+
+
+def check_trainer_settings(settings: Mapping[str, Any], refused: Mapping[str, str]) -> None:
+    """Refuses settings of the trainer that would have no effect on a module, or a wrong one.
+
+    Args:
+        settings: the values by the names of the trainer's arguments.
+        refused: by the name of an argument what is said where it is not at its default.
+
+    Raises:
+        SettingError: naming the setting and what to use instead.
+    """
+    defaults = inspect.signature(pl.Trainer.__init__).parameters
+    for name, value in settings.items():
+        if name in refused and value is not None and value != defaults[name].default:
+            raise SettingError(f"trainer.{name}: {refused[name]}")
+
+
+def check_precision(precision: str, accepted: Collection[str], why: str) -> None:
+    """Refuses what a module cannot be computed in; none ``accepted``: anything is.
+
+    Raises:
+        SettingError: naming what it can be computed in.
+    """
+    if accepted and precision not in accepted:
+        raise SettingError(f"trainer.precision: {' or '.join(accepted)}, got {precision}; {why}")
+
+
+def check_callbacks(callbacks: Iterable[pl.Callback], refused: Mapping[str, str]) -> None:
+    """Refuses callbacks that do not do what they are for.
+
+    Args:
+        callbacks: the callbacks that the trainer calls.
+        refused: by the name of a class, which may be one that they inherit from, what is said.
+
+    Raises:
+        SettingError: naming the callback and what to use instead.
+    """
+    for callback in callbacks:
+        for cls in type(callback).__mro__:
+            if cls.__name__ in refused:
+                raise SettingError(f"trainer.callbacks: {cls.__name__} {refused[cls.__name__]}")
+
+
+def check_monitored(callbacks: Iterable[pl.Callback], figures: Collection[str]) -> None:
+    """Refuses callbacks that follow a figure which will not be there.
+
+    Raises:
+        SettingError: naming the callback, and the figures that will be there.
+    """
+    for callback in callbacks:
+        monitored = getattr(callback, "monitor", None)
+        if isinstance(monitored, str) and monitored not in figures:
+            raise SettingError(
+                f"trainer.callbacks: {type(callback).__name__} monitors {monitored!r}, which this run does not have; "
+                f"there are {', '.join(figures)}"
+            )
