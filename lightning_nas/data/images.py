@@ -254,7 +254,10 @@ class ImageData(DataModule):
         if n_batches is not None:  # spread, since the images of a class may follow each other
             size = min(len(images), n_batches * self.batch_size)
             images.positions = images.positions[torch.arange(size) * len(images) // size]
-        return DataLoader(images, self.batch_size, collate_fn=_as_is, num_workers=self.num_workers)
+        # an image that is left over alone has no statistics of a batch, so a smaller size is taken where it helps
+        smaller = (size for size in range(self.batch_size, 1, -1) if len(images) % size != 1)
+        size = next(smaller, self.batch_size)
+        return DataLoader(images, size, collate_fn=_as_is, num_workers=self.num_workers)
 
     def plain_batches(self) -> DataLoader:
         images = self._set("weights", augment=True)

@@ -150,7 +150,7 @@ class ReLUConvBN(nn.Module):
         super().__init__()
         self.relu = nn.ReLU()
         self.convolution = Pointwise(widths, channels_out)
-        self.norm = nn.BatchNorm2d(channels_out, affine=affine)
+        self.norm = BatchNorm(channels_out, affine=affine)
 
     def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
         return self.norm(self.convolution(self.relu(x), names))

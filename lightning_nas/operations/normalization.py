@@ -12,12 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_nas.errors import SettingError
+
 
 class BatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` that can multiply its result by a number in the same pass, forward and backward."""
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Normalises ``(N, C, H, W)``; ``weight`` is a scalar, None: one."""
+        """Normalises ``(N, C, H, W)``; ``weight`` is a scalar, None: one.
+
+        Raises:
+            SettingError: if it should normalise by a batch that has one value for each channel.
+        """
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            raise SettingError(
+                "batch_size: BatchNorm cannot normalise a single image whose feature map is 1×1 by itself; take a size "
+                "of 2 or more that leaves no image over alone, or larger images"
+            )
         if weight is None:
             return super().forward(x)
         # copies: a weight that is only expanded has a wrong gradient on a CPU (torch 2.15)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import Pointwise
+from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import DropPath, Network, Space
 from lightning_nas.spaces.cells import States
 
@@ -43,7 +44,7 @@ class ImageNetwork(Network):
 
 def cifar_stem(channels_in: int, channels: int) -> nn.Sequential:
     """The stem of networks for small images: a 3×3 convolution and BatchNorm at full resolution."""
-    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), BatchNorm(channels))
 
 
 class ImageNetStem(nn.Module):
@@ -53,15 +54,15 @@ class ImageNetStem(nn.Module):
         super().__init__()
         self.first = nn.Sequential(
             nn.Conv2d(channels_in, channels // 2, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels // 2),
+            BatchNorm(channels // 2),
             nn.ReLU(),
             nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
         )
         self.second = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -96,10 +97,10 @@ class AuxiliaryHead(nn.Module):
         self.pool = nn.Sequential(nn.ReLU(), nn.AvgPool2d(5, pool_stride))
         self.reduce = Pointwise(widths, 128)
         self.features = nn.Sequential(
-            nn.BatchNorm2d(128),
+            BatchNorm(128),
             nn.ReLU(),
             nn.Conv2d(128, 768, 2, bias=False),
-            nn.BatchNorm2d(768),
+            BatchNorm(768),
             nn.ReLU(),
         )
         self.classifier = nn.Linear(768, num_classes, bias=bias)

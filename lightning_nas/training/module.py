@@ -300,10 +300,9 @@ class NetworkModule(Module):
     def check_finite(self, what: str, values: Iterable[Tensor]) -> None:
         """Raises ``Diverged`` if not all values are finite."""
         if not all(value.isfinite().all() for value in values):
-            raise Diverged(
-                f"the training has diverged, its {what} are not finite; {self.remedy}, and continue from the last "
-                "checkpoint"
-            )
+            saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")  # of an epoch before
+            further = f", and continue with --ckpt_path {saved}" if saved else ""
+            raise Diverged(f"the training has diverged, its {what} are not finite; {self.remedy}{further}")
 
     def on_validation_epoch_start(self) -> None:
         self.carries.pop("validation", None)

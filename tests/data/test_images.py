@@ -366,7 +366,7 @@ def test_an_evaluation_has_each_example_once_and_in_order(batch_size):
         together = next(iter(Patterns(batch_size=64).evaluation(part)))
         assert torch.equal(torch.cat([images for images, _ in batches]), together[0])
         assert torch.equal(torch.cat([labels for _, labels in batches]), together[1])
-        assert {len(labels) for _, labels in batches[:-1]} <= {batch_size}
+        assert {len(labels) for _, labels in batches[:-1]} <= {batch_size, batch_size - 1}
 
 
 def test_an_evaluation_of_some_batches_is_spread_over_the_part():
@@ -530,3 +530,12 @@ def test_a_module_without_a_schedule_gets_full_shuffled_batches_of_the_weights_p
 def test_a_module_says_what_it_is_validated_on(part, expected):
     data = attach(Patterns(), SimpleNamespace(validation_part=part))
     assert labels(data.val_dataloader()) == ([] if expected is None else labels(data.evaluation(expected)))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(9, 4, [3, 3, 3]), (8, 4, [4, 4]), (7, 3, [3, 3, 1]), (5, 1, [1] * 5)]
+)
+def test_no_image_is_left_over_alone_where_it_can_be_helped(count, size, expected):
+    """In a network that normalises by the batch, one image alone has no statistics."""
+    data = Digits(batch_size=size, architecture_share=count / 1437)
+    assert [len(labels) for _, labels in data.evaluation("architecture")] == expected

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_nas.errors import SettingError
 from lightning_nas.operations.normalization import BatchNorm, batch_norms, batch_statistics, recalibrated
 
 
@@ -61,6 +62,17 @@ def test_just_norms_with_running_averages_count():
 
 
 # -- the batch's statistics ------------------------------------------------------------------------------------------
+
+
+def test_a_single_value_per_channel_is_refused_with_a_remedy():
+    norm = BatchNorm(3)
+    for fits in (torch.randn(2, 3, 1, 1), torch.randn(1, 3, 2, 1)):
+        assert norm(fits).isfinite().all()
+    for weight in (None, torch.tensor(0.5)):
+        with pytest.raises(SettingError, match=r"batch_size: .* a single image"):
+            norm(torch.randn(1, 3, 1, 1), weight)
+        assert norm.eval()(torch.randn(1, 3, 1, 1), weight).isfinite().all()
+        norm.train()
 
 
 def test_inside_batch_statistics_the_output_is_that_of_training_and_buffers_stay():

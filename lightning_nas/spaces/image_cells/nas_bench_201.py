@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Space
 from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
 from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
@@ -99,7 +100,7 @@ class NASBench201Network(ImageNetwork):
                 self.reductions.append(ResidualReduction(width // 2, width))
             stack = [Edges(space.choices, 1, width, (), affine=form == "final") for _ in range(cells)]
             self.stacks.append(nn.ModuleList(stack))
-        self.head = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+        self.head = nn.Sequential(BatchNorm(width), nn.ReLU())
         self.classifier = nn.Linear(width, inputs["num_classes"])
         self.to(memory_format=torch.channels_last)
 
@@ -125,10 +126,10 @@ class ResidualReduction(nn.Module):
         self.body = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            BatchNorm(channels_out),
             nn.ReLU(),
             nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            BatchNorm(channels_out),
         )
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(channels_in, channels_out, 1, bias=False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import ReLUConvBN, drop_path
 from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolution
+from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
 from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
@@ -225,13 +226,13 @@ class Layer(nn.Module):
         self.operations = nn.ModuleDict()
         for option in operation.options:
             body = _BODIES[option.removeprefix("sep_") if full_convolutions else option](channels)
-            pointwise = [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            pointwise = [nn.Conv2d(channels, channels, 1, bias=False), BatchNorm(channels), nn.ReLU()]
             # In final form the ReLU comes first, since what ends a layer there is BatchNorm.
             modules = [nn.ReLU(), *pointwise, body] if form == "final" else [*pointwise, body, nn.ReLU()]
             self.operations[option] = nn.Sequential(*modules)
         self.join: nn.Module | None = None
         if skips and form == "search":
-            self.join = nn.BatchNorm2d(channels)
+            self.join = BatchNorm(channels)
         elif skips:
             sources = [str(choice.sources[0]) for choice in skips if "on" in choice.options]
             self.join = ReLUConvBN(dict.fromkeys(["operation", *sources], channels), channels, affine=True)
