@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import lightning.pytorch as pl
+from lightning.pytorch import Callback, Trainer
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
@@ -132,7 +132,7 @@ def check_trainer_settings(settings: Mapping[str, Any], refused: Mapping[str, st
     Raises:
         SettingError: naming the setting and what to use instead.
     """
-    defaults = inspect.signature(pl.Trainer.__init__).parameters
+    defaults = inspect.signature(Trainer.__init__).parameters
     for name, value in settings.items():
         if name in refused and value is not None and value != defaults[name].default:
             raise SettingError(f"trainer.{name}: {refused[name]}")
@@ -148,7 +148,7 @@ def check_precision(precision: str, accepted: Collection[str], why: str) -> None
         raise SettingError(f"trainer.precision: {' or '.join(accepted)}, got {precision}; {why}")
 
 
-def check_callbacks(callbacks: Iterable[pl.Callback], refused: Mapping[str, str]) -> None:
+def check_callbacks(callbacks: Iterable[Callback], refused: Mapping[str, str]) -> None:
     """Refuses callbacks that do not do what they are for.
 
     Args:
@@ -164,7 +164,7 @@ def check_callbacks(callbacks: Iterable[pl.Callback], refused: Mapping[str, str]
                 raise SettingError(f"trainer.callbacks: {cls.__name__} {refused[cls.__name__]}")
 
 
-def check_monitored(callbacks: Iterable[pl.Callback], figures: Collection[str]) -> None:
+def check_monitored(callbacks: Iterable[Callback], figures: Collection[str]) -> None:
     """Refuses callbacks that follow a figure which will not be there.
 
     Raises:
