@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer import Trainer
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
