@@ -10,9 +10,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nas.callbacks import Interruption
+from lightning_nas.errors import SettingError
 from lightning_nas.methods import SamplingMethod
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.architecture_file import load_architecture
@@ -131,7 +131,7 @@ def test_half_precision_that_scales_the_loss_is_refused():
     method = made("darts-first")
     run = trainer(precision="bf16-mixed")
     run.precision_plugin.precision = "16-mixed"  # a CPU refuses it before we can
-    with pytest.raises(MisconfigurationException, match="bf16-mixed"):
+    with pytest.raises(SettingError, match="bf16-mixed"):
         run.fit(method, digits())
 
 
