@@ -12,6 +12,7 @@ from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluator
 from lightning_nas.executors import Executor
+from lightning_nas.measures import Measure
 from lightning_nas.methods import Method
 from lightning_nas.runs.folder import USER_PACKAGES
 from lightning_nas.spaces import Space
@@ -54,6 +55,7 @@ KINDS = (
     Kind("tasks", Task, "task"),
     Kind("strategies", Strategy, "strategy"),
     Kind("evaluators", Evaluator, "evaluator"),
+    Kind("measures", Measure, "measure"),
     Kind("executors", Executor, "executor"),
     Kind("controllers", Controller, "controller"),
     Kind("optimisers", Optimizer, "optimizer"),

@@ -13,7 +13,10 @@ from lightning_nas.lazy import lazy_names
 if TYPE_CHECKING:
     from lightning_nas.evaluators.from_scratch import FromScratch
     from lightning_nas.evaluators.shared_weights import SharedWeights
+    from lightning_nas.evaluators.zero_cost import ZeroCost
 
-__all__ = ["Evaluation", "Evaluator", "FromScratch", "SharedWeights", "TabularBenchmark"]
+__all__ = ["Evaluation", "Evaluator", "FromScratch", "SharedWeights", "TabularBenchmark", "ZeroCost"]
 
-__getattr__ = lazy_names(__name__, {"FromScratch": "from_scratch", "SharedWeights": "shared_weights"})
+__getattr__ = lazy_names(
+    __name__, {"FromScratch": "from_scratch", "SharedWeights": "shared_weights", "ZeroCost": "zero_cost"}
+)

@@ -86,6 +86,8 @@ def small(settings):
     """What makes the network and the data of a configuration small."""
     if "evaluator" in settings:
         network = [f"--model.evaluator.init_args.network.{name}=4" for name in ("channels", "cells")]
+        if "measure" in settings["evaluator"]["init_args"]:
+            return [*network, "--model.n_trials=3"]
         few = ["epochs=1", "trainer.accelerator=cpu", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2"]
         few = [f"--model.evaluator.init_args.{setting}" for setting in few]
         return [*network, *few, "--data=Digits", "--data.image_size=32"]
