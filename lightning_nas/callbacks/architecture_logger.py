@@ -18,7 +18,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.files import append_row, find_config
 from lightning_nas.methods import OneShotMethod
 from lightning_nas.pictures.draw import draw_architecture, draw_weights
-from lightning_nas.runs.folder import USER_PACKAGES, RunFolder
+from lightning_nas.runs.folder import RUN_FOLDER, USER_PACKAGES, RunFolder
 from lightning_nas.runs.outcome import Outcome
 from lightning_nas.spaces import Architecture
 from lightning_nas.training.module import Module
@@ -48,7 +48,12 @@ class ArchitectureLogger(Callback):
         self.score: float | None = None  # of this epoch, if it is validated
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.run = RunFolder(trainer.log_dir or trainer.default_root_dir)  # asking for it involves all ranks
+        # the command line's, wherever loggers of the user's write; asking for theirs involves all ranks
+        self.run = RunFolder(os.environ.get(RUN_FOLDER) or trainer.log_dir or trainer.default_root_dir)
+        self.has_trained = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_trained = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _derivable(pl_module) and not trainer.sanity_checking:
@@ -106,19 +111,31 @@ class ArchitectureLogger(Callback):
             logger.experiment.summary.update(outcome.figures)
         if summaries and os.environ.get("WANDB_MODE") == "offline":
             print(f"\nW&B          {self.run.path / 'wandb'} (an offline run; wandb sync uploads it)", end="")
-        print(outcome.describe())
-        command = self.next_command(outcome, trainer.datamodule)  # type: ignore[attr-defined]
-        if command:
-            print(f"  {command}")
+        if not self.has_trained and trainer.ckpt_path:
+            print(
+                f"\nNothing was left to train: the checkpoint has all {trainer.max_epochs} epochs. To go on, set a "
+                "larger trainer.max_epochs"
+            )
+        checkpoint = outcome.run.checkpoint if self.has_trained else trainer.ckpt_path
+        command = self.next_command(outcome, trainer.datamodule, checkpoint)  # type: ignore[attr-defined]
+        text = outcome.describe()
+        print(f"{text}\n  {command}" if command else f"{text.removesuffix(':')}.")
 
-    def next_command(self, outcome: Outcome, data: DataModule) -> str:
+    def next_command(self, outcome: Outcome, data: DataModule, checkpoint: Any = None) -> str:
         """What to type now: the retraining of what was found, on the same data, or the test of what was trained; empty
-        where there is nothing to test, or to test on."""
+        where there is nothing to test, or to test on.
+
+        Args:
+            outcome: what the run has left.
+            data: the data module that it was trained on.
+            checkpoint: the path of what is tested; None: the run's last checkpoint.
+        """
         words = ["python -m lightning_nas"]
         if outcome.next_step == "test":
-            if not (data.has_test and outcome.run.checkpoint.exists()):
+            checkpoint = Path(checkpoint or outcome.run.checkpoint)
+            if not (data.has_test and checkpoint.exists()):
                 return ""
-            return " ".join([*words, "test --ckpt_path", shlex.quote(str(outcome.run.checkpoint))]) + _imports()
+            return " ".join([*words, "test --ckpt_path", shlex.quote(str(checkpoint))]) + _imports()
         words += ["fit --config", self.retrain_config]
         words += ["--model.architecture", shlex.quote(str(outcome.run.architecture))]
         if data.is_empty:

@@ -26,8 +26,9 @@ class NonMonotoneAveraging(WeightAveraging):
         self.averaging = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and getattr(pl_module, "validation_part", None) is None:
-            raise SettingError("NonMonotoneAveraging: it follows the validation loss; set model.train_on to weights")
+        if stage == "fit" and not getattr(pl_module, "validates", False):
+            remedy = "set model.train_on to weights, and trainer.limit_val_batches not to 0"
+            raise SettingError(f"trainer.callbacks: NonMonotoneAveraging follows the validation loss; {remedy}")
         super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

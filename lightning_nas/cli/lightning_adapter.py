@@ -5,15 +5,18 @@ call these methods otherwise, and a test says so.
 """
 
 import contextlib
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pydoc import locate
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.enums import LightningEnum
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nas.data import DataModule
@@ -93,7 +96,7 @@ class LightningAdapter(LightningCLI):
         """No ``--seed_everything``: all randomness of a run comes from ``model.seed``."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        self.config = _plain(parser.parse_args(args))
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: a checkpoint's settings already stand between the configuration and the flags."""
@@ -130,7 +133,21 @@ def _wrong_settings() -> Iterator[None]:
     except SettingError:
         raise
     except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        raise SettingError(f"trainer: {' '.join(str(error).split())[:400]}") from error
+        text = " ".join(str(error).split())
+        named = re.search(r"Problem with given class_path '[\w.]*?(\w+)': (.+?)(?: - Expected| Given value|$)", text)
+        raise SettingError(f"trainer: {f'{named[1]}: {named[2]}' if named else text[:400]}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Strings in the place of constants and devices that are defaults in Lightning, and that YAML does not know."""
+    if isinstance(value, Namespace):
+        vars(value).update({name: _plain(item) for name, item in vars(value).items()})
+        return value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, torch.device):
+        return str(value)
+    return value.value if isinstance(value, LightningEnum) else value
 
 
 def as_spec(value: Any) -> Any:

@@ -24,10 +24,18 @@ from lightning_nas.cli.lightning_adapter import LightningAdapter
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, one_line
 from lightning_nas.runs.folder import CHECKPOINT, RUN_FOLDER, RunFolder
-from lightning_nas.specs import subclasses
+from lightning_nas.specs import find_class, subclasses
 from lightning_nas.training.checkpoints import restore
 from lightning_nas.training.checks import check_callbacks, check_continued, check_trainer_settings
 from lightning_nas.training.module import Module, NetworkModule
+
+ALWAYS_THERE = {
+    "ArchitectureLogger": "is there already; its settings are architecture_logger",
+    "Interruption": "is there already",
+    "LastCheckpoint": "is there already; for more checkpoints add a ModelCheckpoint",
+    "RunSettings": "is there already",
+}
+"""Callbacks of every run on the command line, which are not asked for once more."""
 
 
 class Trainer(pl.Trainer):
@@ -69,6 +77,8 @@ class CommandLine(LightningAdapter):
     """
 
     run: RunFolder | None = None
+    has_new_root = False
+    """Whether the folder of all runs was not there before."""
 
     def __init__(self, args: Sequence[str], continued: Mapping[str, Any]) -> None:
         quiet()
@@ -78,9 +88,15 @@ class CommandLine(LightningAdapter):
             super().__init__(args, Trainer)
         except SettingError as error:
             raise self._located(error) from error
+        except ModuleNotFoundError as error:
+            if error.name is not None:  # an import failed; else Lightning says which package a callback needs
+                raise
+            raise SettingError(f"trainer: {' '.join(str(error).split())}") from error
         finally:
             if self.run is not None:
                 self.run.discard_empty()  # where the trainer was refused
+                if self.has_new_root:
+                    RunFolder(self.run.path.parent).discard_empty()
             if first:
                 os.environ.pop(RUN_FOLDER, None)
 
@@ -90,7 +106,9 @@ class CommandLine(LightningAdapter):
         # another set can be tested on, and batches of another size change no figure
         if "data" in self.continued and self.command != "test":
             also = () if self.command == "fit" else ("batch_size",)
-            check_continued(self.continued["data"], specs["data"], "data", also)
+            module = find_class(specs["model"]["class_path"], Module)
+            only = None if module is None else module.frozen.get("data")
+            check_continued(self.continued["data"], specs["data"], "data", also, only)
 
     def _located(self, error: SettingError) -> SettingError:
         """An error of a running model or of its data, whose settings have an owner on the command line."""
@@ -111,6 +129,12 @@ class CommandLine(LightningAdapter):
             raise SettingError(
                 f"{field}: no such class; there are {', '.join(kind.names())}; --import brings in a package of yours"
             )
+        needed = re.search(r"(\w+)':\s+the following arguments are required: (.+)", message)
+        if needed:
+            raise SettingError(f"{field}: {needed[1]} needs {needed[2]}")
+        unknown = re.search(r"Expected a dot import path string: (.+)", message)
+        if unknown:
+            raise SettingError(f"{field}: there is no class {unknown[1]}; a class of your own has its import path")
         owner = re.findall(r"Problem with given class_path '([\w.]+)'", message)
         if owner and "is not accepted" in line:
             name = owner[-1].rpartition(".")[2]
@@ -125,11 +149,13 @@ class CommandLine(LightningAdapter):
         asked = asked if isinstance(asked, list) else [asked]  # one alone is not a list
         if self.command == "fit":
             check_trainer_settings(settings, self.model.refused_settings)
-            check_callbacks(asked, self.model.refused_callbacks)
+            check_callbacks(asked, self.model.refused_callbacks | ALWAYS_THERE)
         given: dict[str, Any] = {} if self.model.has_network else {"accelerator": "cpu", "enable_model_summary": False}
         if settings["fast_dev_run"]:
-            return given
-        run = self.run = RunFolder.new(Path(settings["default_root_dir"] or "runs"), self.model.run_name)
+            return given if settings["logger"] is not None else given | {"logger": False}
+        root = Path(settings["default_root_dir"] or "runs")
+        self.has_new_root = not root.exists()
+        run = self.run = RunFolder.new(root, self.model.run_name)
         given["default_root_dir"] = str(run.path)
         if settings["logger"] is None:
             given["logger"] = [CSVLogger(str(run.path), name="", version=""), wandb_logger(run.path, self.model)]
@@ -175,6 +201,8 @@ def quiet() -> None:
         "Experiment logs directory",
         "with no optimizer",
         "have no `validation_step`",
+        "Using ModelCheckpoint with manual optimization",  # a batch of a search ends with its step done
+        "You're using the WeightAveraging callback with a model that overrides",  # not to shard layers
     )
     for message in ours:
         warnings.filterwarnings("ignore", message=f".*{message}")

@@ -10,6 +10,7 @@ class NoData(DataModule):
     """Holds no data, for a search whose evaluator reads results from a file."""
 
     is_empty = True
+    adjustable = frozenset()  # it has no arguments
 
     def __init__(self) -> None:
         super().__init__(batch_size=1, num_workers=0)

@@ -16,9 +16,12 @@ class Evaluation:
     """What was measured of one architecture.
 
     Attributes:
-        score: what decides between architectures, higher is better; not a number where training diverged.
-        metrics: figures by name, each name saying how it was measured.
-        cost: seconds that it took, or would have taken.
+        score: what decides between architectures, higher is better. A score that is not finite means that training
+            diverged.
+        metrics: figures by name, each name saying how it was measured; of an infinite one just that it is no number
+            is kept.
+        cost: seconds that it took, or would have taken; 0 or more. Anything else, as of a score or a metric that is no
+            number, makes a failed trial.
     """
 
     score: float
@@ -44,5 +47,6 @@ class Evaluator(Configurable, ABC):
 
     @abstractmethod
     def __call__(self, architecture: Architecture, number: int) -> Evaluation:
-        """The evaluation of one architecture, in the trial of this number. Whatever it raises makes a failed trial."""
+        """The evaluation of one architecture, in the trial of this number. Whatever it raises makes a failed trial,
+        ``SystemExit`` too."""
         raise NotImplementedError

@@ -10,18 +10,13 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from lightning_nas.errors import SettingError
-from lightning_nas.evaluators.base import Evaluator
-from lightning_nas.executors.base import Blueprint, Lost, Pool, Refusal, Worker, run_trial
-from lightning_nas.spaces.base import Space
-from lightning_nas.strategies.base import Trial
-
-if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
-    from lightning_nas.data import DataModule
+from lightning_nas.executors.base import Lost, Pool, Worker
+from lightning_nas.executors.blueprint import Refusal
 
 SECONDS_TO_END = 5.0  # of a process whose connection has ended
 
@@ -45,16 +40,23 @@ class Processes(Pool):
         retries: how often a trial whose worker died is run again before it counts as failed.
         threads: PyTorch's threads in each worker; None: those of this process, divided among the workers. On some
             machines the last bits of results depend on them.
+        max_minutes: the minutes after which a trial has failed and its process is killed; None: no limit.
     """
 
-    def __init__(self, n_workers: int = 2, retries: int = 2, threads: int | None = None) -> None:
-        super().__init__(n_workers, retries)
+    def __init__(
+        self,
+        n_workers: int = 2,
+        retries: int = 2,
+        threads: int | None = None,
+        max_minutes: float | None = None,
+    ) -> None:
+        super().__init__(n_workers, retries, max_minutes)
         if threads is not None and threads < 1:
             raise SettingError(f"threads: at least 1, or null, got {threads}")
         self.threads = threads
 
-    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
-        super().open(evaluator, space, data, seed)
+    def begin(self, blueprint: Any) -> None:
+        super().begin(blueprint)
         atexit.register(self.close)  # before the one of multiprocessing, which waits for workers to end
 
     def close(self) -> None:
@@ -82,7 +84,7 @@ class Processes(Pool):
         ready = wait([worker.connection for worker in workers], timeout)
         return next((worker for worker in workers if worker.connection in ready), None)
 
-    def receive(self, worker: _Process) -> Trial | Refusal | None:
+    def receive(self, worker: _Process) -> Any:
         try:
             return worker.connection.recv()
         except (EOFError, OSError):
@@ -119,9 +121,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(
-    connection: Connection, blueprint: Blueprint, threads: int, gpu: str | None, start_method: str | None
-) -> None:
+def _work(connection: Connection, blueprint: Any, threads: int, gpu: str | None, start_method: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # what trials start themselves, such as workers of data loaders, starts as it would in the parent: forked, where
@@ -138,7 +138,7 @@ def _work(
         connection.send(None)
         while True:
             number, architecture = connection.recv()
-            connection.send(run_trial(evaluator, number, architecture))
+            connection.send(blueprint.run(evaluator, number, architecture))
 
 
 def _end_with_parent() -> None:

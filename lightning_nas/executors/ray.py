@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
-from lightning_nas.executors.base import Blueprint, Lost, Pool, Refusal, Worker, run_trial
+from lightning_nas.executors.base import Lost, Pool, Worker
+from lightning_nas.executors.blueprint import Blueprint, Refusal
 from lightning_nas.spaces.base import Space
 from lightning_nas.strategies.base import Trial
 
@@ -36,6 +37,7 @@ class Ray(Pool):
         retries: how often a trial whose worker was lost is run again before it counts as failed.
         address: the address of a cluster, such as ``auto`` or ``ray://host:10001``; None: the one in ``RAY_ADDRESS``,
             or this machine.
+        max_minutes: the minutes after which a trial has failed and its actor is killed; None: no limit.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Ray(Pool):
         gpus: float = 0.0,
         retries: int = 2,
         address: str | None = None,
+        max_minutes: float | None = None,
     ) -> None:
-        super().__init__(n_workers, retries)
+        super().__init__(n_workers, retries, max_minutes)
         for name, value in {"cpus": cpus, "gpus": gpus}.items():
             if not value >= 0:
                 raise SettingError(f"{name}: 0 or more, got {value}")
@@ -115,4 +118,4 @@ class _RemoteWorker:
         return None
 
     def run(self, number: int, architecture: tuple[int, ...]) -> Trial:
-        return run_trial(self.evaluator, number, architecture)
+        return Blueprint.run(self.evaluator, number, architecture)

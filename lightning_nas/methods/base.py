@@ -10,7 +10,9 @@ from random import Random
 from typing import Any, ClassVar, get_args
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightning_nas.costs.profile import profile
@@ -87,6 +89,14 @@ class OneShotMethod(NetworkModule, Method):
         "gradient_clip_val": "a search clips by itself; set model.optimizer.clip",
         "gradient_clip_algorithm": "a search clips by itself, by the norm; set model.optimizer.clip",
     }
+    refused_callbacks = NetworkModule.refused_callbacks | {
+        "GradientAccumulationScheduler": "has no effect on a search, which takes its steps by itself; set a larger "
+        "data.batch_size",
+        "WeightAveraging": "averages the weights of all steps alike, the first ones too; use EMAWeightAveraging",
+        "EMAWeightAveraging": "",
+        "NonMonotoneAveraging": "follows val/loss, which a search does not have; use EMAWeightAveraging",
+        "SpikeDetection": "reads the loss that a training step returns, and a search returns none; leave it out",
+    }
 
     def __init__(
         self,
@@ -102,6 +112,14 @@ class OneShotMethod(NetworkModule, Method):
             raise SettingError(f"bn: {' or '.join(get_args(Statistics))}, got {bn!r}")
         self.bn = bn
         self.automatic_optimization = False
+
+    def check(self, trainer: Trainer, data: Any) -> None:
+        super().check(trainer, data)
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            name = type(trainer.strategy).__name__
+            raise SettingError(
+                f"trainer.strategy: auto or ddp, got {name}; a search takes gradients of whole parameters by itself"
+            )
 
     # -- what a method defines ---------------------------------------------------------------------------------------
 
@@ -162,7 +180,7 @@ class OneShotMethod(NetworkModule, Method):
 
     @property
     def figures(self) -> list[str]:
-        validated = [f"val/supernet_{name}" for name in ("loss", *self.val_metrics)] if self.validates else []
+        validated = [f"val/supernet_{name}" for name in ("loss", *self.metric_names)] if self.validates else []
         return [*super().figures, *validated]
 
     def apply_gradients(

@@ -26,6 +26,7 @@ class Trial:
         cost: seconds that the trial took, or would have taken.
         status: ``done``, or what went wrong.
         reason: why it is not done.
+        same_as: the number of an equal trial whose result this one has; None: it was evaluated itself.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Trial:
     cost: float = 0.0
     status: Status = "done"
     reason: str = ""
+    same_as: int | None = None
 
     @property
     def done(self) -> bool:

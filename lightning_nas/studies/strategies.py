@@ -24,115 +24,31 @@ A study as a file, for ``study search --config``::
 import dataclasses
 import itertools
 import statistics
+import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
+from lightning_nas.executors.jobs import in_processes
 from lightning_nas.files import write_table
 from lightning_nas.pictures.curves import Curve, draw_curves
 from lightning_nas.spaces.base import Space
 from lightning_nas.specs import class_path
-from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.strategies.base import Strategy
 from lightning_nas.studies.folder import StudyFolder
-from lightning_nas.trials.loop import TrialLoop
+from lightning_nas.trials.anytime import Limit, Run, run_search
+from lightning_nas.trials.searches_file import Job, SearchesFile
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
 
-MOST_FAILURES = 100
-"""Trials in a row that may fail."""
-
 N_PLACES = 200
 """Of a curve over seconds."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """When a search ends: after a number of trials, or as soon as they have cost a number of seconds.
-
-    A trial that begins within the budget counts, also if it ends beyond it.
-    """
-
-    n_trials: int | None = None
-    budget: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.n_trials is None and self.budget is None:
-            raise SettingError("n_trials: without it a search needs a budget to end")
-        if self.n_trials is not None and self.n_trials < 1:
-            raise SettingError(f"n_trials: at least 1, or null, got {self.n_trials}")
-        if self.budget is not None and not self.budget > 0:
-            raise SettingError(f"budget: seconds above 0, or null, got {self.budget}")
-
-    def __str__(self) -> str:
-        trials = None if self.n_trials is None else f"{self.n_trials:,} trials"
-        seconds = None if self.budget is None else f"{self.budget:,g} s"
-        return " or ".join(filter(None, (trials, seconds)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Incumbent:
-    """A trial that was the best so far when it ended.
-
-    Attributes:
-        trial: the trial that was the best.
-        n_trials: how many had ended, this one among them.
-        seconds: what they had cost.
-    """
-
-    trial: Trial
-    n_trials: int
-    seconds: float
-
-    def value(self, report: str | None) -> float:
-        """The metric that is reported; the score, if there is none to report."""
-        return self.trial.score if report is None else self.trial.metrics[report]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One search: its incumbents, the last of which it found, and what it took."""
-
-    incumbents: list[Incumbent]
-    n_trials: int
-    seconds: float
-
-
-def run_search(
-    strategy: Strategy, evaluator: Evaluator, space: Space, limit: Limit, seed: int, data: Any = None
-) -> Run:
-    """One search, by the same loop that runs all searches of many trials.
-
-    Raises:
-        SettingError: if too many trials fail, or the limit is never reached.
-    """
-    loop = TrialLoop(
-        space,
-        strategy,
-        evaluator,
-        n_trials=limit.n_trials,
-        budget=limit.budget,
-        seed=seed,
-        max_failures=MOST_FAILURES,
-        progress=False,
-    )
-    incumbents: list[Incumbent] = []
-    with loop.open(data):
-        while not loop.done:
-            (trial,) = loop.step()
-            if loop.best is trial:
-                incumbents.append(Incumbent(trial, len(loop.history), loop.cost))
-            if trial.done and not trial.cost and limit.n_trials is None:
-                raise SettingError("budget: a trial of this evaluator costs nothing, so n_trials is needed")
-    if not incumbents:
-        raise SettingError(f"evaluator: every trial failed, the last: {trial.reason}")
-    return Run(incumbents, len(loop.history), loop.cost)
+SEARCHES = "searches.jsonl"
+"""The name of the file of the searches that have ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,8 +166,9 @@ def study_search(
 ) -> SearchStudy:
     """Runs each strategy from each seed and writes ``search.csv`` and ``search.svg``.
 
-    The seeds are 0, 1, …; with several processes the results are the same. Every study searches anew, so a folder is
-    for one number of seeds, too: fewer would write their tables over those of more.
+    The seeds are 0, 1, …; with several processes the results are the same. Every search that has ended is a line of
+    ``searches.jsonl``, and is not run again where the study continues in its folder. A folder is for one number of
+    seeds, too: fewer would write their tables over those of more.
 
     Args:
         space: the space in which all strategies search.
@@ -285,15 +202,24 @@ def study_search(
         "report": report,
         "data": None if data is None else data.spec,
     }
-    place = StudyFolder.open(folder, "search", "", settings, ("search.csv", "search.svg"))
+    place = StudyFolder.open(folder, "search", "", settings, ("search.csv", "search.svg", SEARCHES))
     jobs = list(itertools.product(range(seeds), strategies))
     bench = Bench(space, evaluator, dict(strategies), limit, report, data)
-    runs: dict[str, list[Run]] = {name: [] for name in strategies}
-    done = map(bench, jobs) if processes == 1 else _in_processes(bench, jobs, processes)
-    for (_, name), run in zip(jobs, tqdm(done, "Searches", len(jobs), unit="search"), strict=True):
-        runs[name].append(run)
+    with SearchesFile(place.path / SEARCHES, space, jobs) as ended:
+        left = [job for job in jobs if job not in ended.runs]
+        try:
+            with tqdm(desc="Searches", total=len(jobs), initial=len(ended.runs), unit="search") as bar:
+                for job, run in _runs(bench, left, processes):
+                    if not ended.has_begun:  # before there is something to keep, the settings may turn out wrong
+                        place.make()
+                    ended.add(job, run)
+                    bar.update()
+        except KeyboardInterrupt:
+            kept = f"{len(ended.runs)} of {len(jobs)} searches have ended and are kept in {place.path}"
+            print(f"Interrupted. {kept}; the same command continues.", file=sys.stderr)
+            raise SystemExit(130) from None
+    runs = {name: [ended.runs[seed, name] for seed in range(seeds)] for name in strategies}
     study = SearchStudy(runs, limit, report, place.path)
-    place.make()
     study.write(space)
     return study
 
@@ -316,7 +242,7 @@ class Bench:
     report: str | None
     data: Any
 
-    def __call__(self, job: tuple[int, str]) -> Run:
+    def __call__(self, job: Job) -> Run:
         seed, name = job
         run = run_search(self.strategies[name], self.evaluator, self.space, self.limit, seed, self.data)
         metrics = run.incumbents[-1].trial.metrics
@@ -325,20 +251,8 @@ class Bench:
         return run
 
 
-_bench: Bench
-"""Of a process of the study."""
-
-
-def _in_processes(bench: Bench, jobs: list[tuple[int, str]], processes: int) -> Iterator[Run]:
-    with ProcessPoolExecutor(processes, get_context("spawn"), _receive, (bench,)) as pool:
-        yield from pool.map(_run, jobs, chunksize=max(1, len(jobs) // (32 * processes)))
-
-
-def _receive(bench: Bench) -> None:
-    global _bench
-    _bench = bench
-    torch.set_num_threads(1)  # the processes share the cores
-
-
-def _run(job: tuple[int, str]) -> Run:
-    return _bench(job)
+def _runs(bench: Bench, jobs: list[Job], processes: int) -> Iterator[tuple[Job, Run]]:
+    if processes == 1:
+        yield from ((job, bench(job)) for job in jobs)
+    else:
+        yield from ((jobs[number], run) for number, run in in_processes(bench, jobs, processes))

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer import Trainer
 
 from lightning_nas.data import DataModule
@@ -52,7 +53,13 @@ def check_inputs(built_for: Mapping[str, int], data: DataModule, space: Space) -
 # -- continuing ------------------------------------------------------------------------------------------------------
 
 
-def check_continued(before: Mapping[str, Any], now: Mapping[str, Any], field: str, also: Collection[str] = ()) -> None:
+def check_continued(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    field: str,
+    also: Collection[str] = (),
+    only: Collection[str] | None = None,
+) -> None:
     """Refuses settings that are others than those in the checkpoint and cannot change there.
 
     Args:
@@ -61,6 +68,8 @@ def check_continued(before: Mapping[str, Any], now: Mapping[str, Any], field: st
             is passed over: what it means is known once it is built.
         field: what the object is called in an error.
         also: arguments that may change besides those that the class declares.
+        only: the arguments that may change in place of those that the class declares, and then nothing in objects
+            inside; None: those of the class, and inside what other classes declare.
 
     Raises:
         SettingError: naming the first such setting, with both values.
@@ -70,11 +79,24 @@ def check_continued(before: Mapping[str, Any], now: Mapping[str, Any], field: st
         what = f"{was} in the checkpoint, {name} now; a checkpoint continues its own run, for a new one leave it out"
         raise SettingError(f"{field}: {what}" if field else what)
     found = find_class(now["class_path"], Configurable)
-    adjustable = {*also, *(found.adjustable if found else ())}
-    _check_values(before.get("init_args", {}), now.get("init_args", {}), field, adjustable)
+    frozen: Mapping[str, Collection[str]] = getattr(found, "frozen", {})
+    own = {**before, **now}.keys() - {"class_path", "init_args", "dict_kwargs"}  # a restricted space has one
+    for name in sorted(own):
+        if before.get(name) != now.get(name):
+            values = before.get(name, "not set"), now.get(name, "not set")
+            raise _unchangeable(f"{field}.{name}" if field else name, *values)
+    adjustable = {*also, *(only if only is not None else found.adjustable if found else ())}
+    _check_values(before.get("init_args", {}), now.get("init_args", {}), field, adjustable, frozen, only is not None)
 
 
-def _check_values(before: Mapping[str, Any], now: Mapping[str, Any], field: str, adjustable: Collection[str]) -> None:
+def _check_values(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    field: str,
+    adjustable: Collection[str],
+    frozen: Mapping[str, Collection[str]],
+    all_frozen: bool,
+) -> None:
     for name, value in now.items():
         was, part = before.get(name), f"{field}.{name}" if field else name
         if name in adjustable or name not in before or value == was:
@@ -83,11 +105,11 @@ def _check_values(before: Mapping[str, Any], now: Mapping[str, Any], field: str,
             continue
         if isinstance(was, Mapping) and isinstance(value, Mapping):
             if "class_path" in was and "class_path" in value:
-                check_continued(was, value, part)
+                check_continued(was, value, part, only=() if all_frozen else frozen.get(name))
             else:
-                _check_values(was, value, part, ())
-                for added in value.keys() - was.keys():
-                    raise _unchangeable(f"{part}.{added}", "not set", value[added])
+                _check_values(was, value, part, (), {}, all_frozen or name in frozen)
+                for other in [*value.keys() - was.keys(), *was.keys() - value.keys()]:  # no setting, but its default
+                    raise _unchangeable(f"{part}.{other}", was.get(other, "not set"), value.get(other, "not set"))
         elif not (isinstance(was, Mapping) and isinstance(value, str)):
             raise _unchangeable(part, was, value)
 
@@ -139,6 +161,19 @@ def check_trainer_settings(settings: Mapping[str, Any], refused: Mapping[str, st
             raise SettingError(f"trainer.{name}: {refused[name]}")
 
 
+def check_epochs(trainer: Trainer) -> None:
+    """Refuses a trainer whose number of epochs is not known before it trains.
+
+    Raises:
+        SettingError: saying why it has to be.
+    """
+    epochs = trainer.max_epochs
+    timers = [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    limited = trainer.max_steps != -1 or any(timer.time_remaining() is not None for timer in timers)
+    if (epochs is None and limited) or (epochs is not None and epochs < 1):  # limited by others, it has no epochs
+        raise SettingError(f"trainer.max_epochs: at least 1, since the learning rate follows it; got {epochs}")
+
+
 def check_precision(precision: str, accepted: Collection[str], why: str) -> None:
     """Refuses what a module cannot be computed in; none ``accepted``: anything is.
 
@@ -154,15 +189,16 @@ def check_callbacks(callbacks: Iterable[Callback], refused: Mapping[str, str]) -
 
     Args:
         callbacks: the callbacks that the trainer calls.
-        refused: by the name of a class, which may be one that they inherit from, what is said.
+        refused: by the name of a class what is said of it, and of what inherits from it; nothing is said, by an empty
+            text, of a class that can be used although one that it inherits from cannot.
 
     Raises:
         SettingError: naming the callback and what to use instead.
     """
     for callback in callbacks:
-        for cls in type(callback).__mro__:
-            if cls.__name__ in refused:
-                raise SettingError(f"trainer.callbacks: {cls.__name__} {refused[cls.__name__]}")
+        named = next((cls.__name__ for cls in type(callback).__mro__ if cls.__name__ in refused), None)
+        if named is not None and refused[named]:
+            raise SettingError(f"trainer.callbacks: {type(callback).__name__} {refused[named]}")
 
 
 def check_monitored(callbacks: Iterable[Callback], figures: Collection[str]) -> None:
@@ -171,10 +207,26 @@ def check_monitored(callbacks: Iterable[Callback], figures: Collection[str]) -> 
     Raises:
         SettingError: naming the callback, and the figures that will be there.
     """
-    for callback in callbacks:
-        monitored = getattr(callback, "monitor", None)
-        if isinstance(monitored, str) and monitored not in figures:
+    for callback, monitored in monitoring(callbacks):
+        if monitored not in figures:
             raise SettingError(
                 f"trainer.callbacks: {type(callback).__name__} monitors {monitored!r}, which this run does not have; "
                 f"there are {', '.join(figures)}"
             )
+
+
+def monitoring(callbacks: Iterable[Callback]) -> list[tuple[Callback, str]]:
+    """The callbacks that follow a figure, each with its name."""
+    followed = [(callback, getattr(callback, "monitor", None)) for callback in callbacks]
+    return [(callback, name) for callback, name in followed if isinstance(name, str)]
+
+
+def check_trains(trainer: Trainer) -> None:
+    """Refuses limits that leave nothing to train, after which there would be nothing to conclude from.
+
+    Raises:
+        SettingError: naming the limit.
+    """
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if getattr(trainer, name) == 0:
+            raise SettingError(f"trainer.{name}: above 0, or nothing is trained")

@@ -54,8 +54,16 @@ class Module(Configurable, LightningModule):
         "BatchSizeFinder": "trains on batches of other sizes than data.batch_size, by which the data are divided; set "
         "data.batch_size",
         "LearningRateFinder": "sets a rate that the optimizer's schedule does not know of; set the optimizer's lr",
+        "BaseFinetuning": "freezes layers of a trained network, and here all begin untrained; leave it out",
+        "StochasticWeightAveraging": "copies the network before it is built for the data, and so averages nothing; use "
+        "EMAWeightAveraging",
+        "ModelPruning": "looks for layers before the network is built for the data; prune the trained network instead",
     }
     """By the name of a callback of Lightning what it would do wrong here, and what to use instead."""
+
+    frozen: ClassVar[dict[str, frozenset[str]]] = {}
+    """By the name of an argument, or ``data``, what alone may change in that object where a run continues, whatever
+    its class declares."""
 
     @property
     def name(self) -> str:
@@ -80,6 +88,7 @@ class Module(Configurable, LightningModule):
         """
         names = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches")
         checks.check_trainer_settings({name: getattr(trainer, name) for name in names}, self.refused_settings)
+        checks.check_trains(trainer)
         checks.check_precision(str(trainer.precision), self.precisions, self.precision_reason)
         checks.check_callbacks(trainer.callbacks, self.refused_callbacks)  # type: ignore[attr-defined]
 
@@ -122,7 +131,7 @@ class Module(Configurable, LightningModule):
             return
         data = self._trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, DataModule) and "data" in ours:
-            checks.check_continued(ours["data"], data.spec, "data")
+            checks.check_continued(ours["data"], data.spec, "data", only=self.frozen.get("data"))
             checks.check_sizes(ours.get("sizes", {}), data)
 
 
@@ -147,6 +156,9 @@ class NetworkModule(Module):
     network: Network
     optimizer: Optimizer
     _settings: Sequence[Optimizer] = ()
+    metric_names: Sequence[str] = ()
+    """The names of the task's metrics, which depend on the data."""
+
     drop_path: float = 0.0
     drop_path_schedule: DropPathSchedule = "scheduled"
     remedy: ClassVar[str] = "lower the optimizer's lr, or set its clip"
@@ -175,6 +187,15 @@ class NetworkModule(Module):
     def check(self, trainer: Trainer, data: Any) -> None:
         super().check(trainer, data)
         checks.check_parts(self.space, self.task, data)
+        self.trainer = trainer
+        if self.drop_path or any(isinstance(o, Optimizer) and o.schedule is not None for o in vars(self).values()):
+            checks.check_epochs(trainer)  # which they follow
+        if checks.monitoring(trainer.callbacks):  # type: ignore[attr-defined]
+            if not self.metric_names and isinstance(data, DataModule):
+                data.prepare_data()  # the inputs may be those of files that are not there yet
+                self.metric_names = [str(name) for name in self.task.metrics(data.inputs)]
+            if self.metric_names:
+                checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -188,7 +209,7 @@ class NetworkModule(Module):
 
     @property
     def figures(self) -> list[str]:
-        return [f"train/{name}" for name in ("loss", *self.train_metrics)]
+        return [f"train/{name}" for name in ("loss", *self.metric_names)]
 
     @property
     def validates(self) -> bool:
@@ -218,6 +239,7 @@ class NetworkModule(Module):
         # persistent: a resumed epoch reports the mean over all of its batches
         self.train_metrics = self.task.metrics(inputs)
         self.train_metrics.persistent(True)
+        self.metric_names = [str(name) for name in self.train_metrics]
         self.val_metrics = self.task.metrics(inputs)
         self.test_metrics = self.task.metrics(inputs)
 
@@ -235,10 +257,8 @@ class NetworkModule(Module):
         Raises:
             SettingError: if the trainer has no ``max_epochs``.
         """
-        epochs = self.trainer.max_epochs
-        if epochs is None or epochs < 1:
-            raise SettingError(f"trainer.max_epochs: at least 1, since the learning rate follows it; got {epochs}")
-        return epochs
+        checks.check_epochs(self.trainer)
+        return self.trainer.max_epochs or 1000  # Lightning's own default, which it has once it trains
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next, by which batches are numbered. With ``overfit_batches`` those of the

@@ -145,17 +145,8 @@ class RMSprop(Optimizer):
         )
 
 
-class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015).
-
-    Args:
-        lr: the highest learning rate; with 0 the parameters stay as they are.
-        betas: the decays of the moving averages of gradients and of their squares.
-        eps: a number that is added to the root of the average of squares.
-        weight_decay: the multiple of the weights that is added to their gradient.
-        schedule: how the rate changes from epoch to epoch; None: it is constant.
-        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
-    """
+class _AdaptiveMoments(Optimizer):
+    """What both kinds of Adam share: moving averages of gradients and of their squares."""
 
     adjustable = Optimizer.adjustable | {"betas", "eps", "weight_decay"}
 
@@ -176,11 +167,24 @@ class Adam(Optimizer):
         self.betas = (betas[0], betas[1])
         self.eps, self.weight_decay = eps, weight_decay
 
+
+class Adam(_AdaptiveMoments):
+    """Adam (Kingma and Ba 2015).
+
+    Args:
+        lr: the highest learning rate; with 0 the parameters stay as they are.
+        betas: the decays of the moving averages of gradients and of their squares.
+        eps: a number that is added to the root of the average of squares.
+        weight_decay: the multiple of the weights that is added to their gradient.
+        schedule: how the rate changes from epoch to epoch; None: it is constant.
+        clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+    """
+
     def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, self.lr, self.betas, self.eps, self.weight_decay)
 
 
-class AdamW(Adam):
+class AdamW(_AdaptiveMoments):
     """Adam whose weight decay shrinks the weights directly, apart from the gradient (Loshchilov and Hutter 2019).
 
     Args:

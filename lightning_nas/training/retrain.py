@@ -82,7 +82,7 @@ class Retrain(NetworkModule):
 
     @property
     def figures(self) -> list[str]:
-        validated = [f"val/{name}" for name in ("loss", *self.val_metrics)] if self.validates else []
+        validated = [f"val/{name}" for name in ("loss", *self.metric_names)] if self.validates else []
         return [*super().figures, *validated]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -117,7 +117,9 @@ class Retrain(NetworkModule):
     def check(self, trainer: Trainer, data: Any) -> None:
         super().check(trainer, data)
         if self.optimizer.clip is not None and trainer.gradient_clip_val is not None:
-            raise SettingError("trainer.gradient_clip_val: the optimizer's clip does the same; set one of them to null")
+            raise SettingError(
+                "trainer.gradient_clip_val: the optimizer has a clip of its own; set model.optimizer.clip"
+            )
 
     def configure_gradient_clipping(
         self,

@@ -1,24 +1,31 @@
 """``trials.jsonl``: every trial of a search that has ended, to survive whatever ends the search.
 
 The first line says what the search is. Each other is a trial, written in one piece and on disk before the search goes
-on. The file is data, never code: a closed schema, options by name. A last line that was cut off is dropped; any other
-damage is refused with the number of the line and the field.
+on. A trial that failed and was tried again has another line. The file is data, never code: a closed schema, options by
+name. A last line that was cut off is dropped; any other damage is refused with the number of the line and the field.
 """
 
 import dataclasses
+import itertools
 import json
 import math
-import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Space
 from lightning_nas.strategies.base import Status, Trial
+from lightning_nas.trials.locked_file import LockedFile, line, read_free, whole_lines
 
 FORMAT = "lightning_nas/trials/1"
-FIELDS = ("number", "told", "choices", "score", "metrics", "cost", "status", "reason")
+TRIAL = ("number", "choices", "score", "metrics", "cost", "status", "reason")
+FIELDS = (TRIAL[0], "told", *TRIAL[1:])
+MAYBE = "same_as"
+"""The field of a line whose trial was not evaluated, since an equal one had been."""
+
+REMEDY = "put the file back as it was, or delete this line and all below it, whose trials are then run again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Entry:
 
     Attributes:
         trial: what became of it.
-        told: the number of trials that the strategy had been told when it was asked for this one.
+        told: the number of trials that the strategy had been told when this one was begun.
         line: the number of the line in the file, from 1.
     """
 
@@ -37,88 +44,96 @@ class Entry:
 
 
 class TrialLog:
-    """The file of a search that is running, for this process alone.
+    """The file of a search, which is read first, and written by this process alone once it has begun.
 
     Args:
-        path: the path of the file, which is begun if it does not exist.
+        path: the path of the file, which need not be there.
         space: the space of the architectures.
         search: what the search is, plain values by name. A file of another one is refused.
+        before: the file from which the search continues; None: its own.
 
     Attributes:
+        path: the path of the file that will be written.
+        source: the path of the file that was read.
         entries: the trials on file, in the order in which they ended.
 
     Raises:
         SettingError: if the file is in use, damaged, or of another search.
     """
 
-    def __init__(self, path: Path, space: Space, search: dict[str, Any]) -> None:
-        self.path, self.space = path, space
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise SettingError(f"{path}: cannot be written ({error.strerror or error})") from error
-        try:
-            self._lock()
-            self.entries = self._begin(search)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, path: Path, space: Space, search: dict[str, Any], before: Path | None = None) -> None:
+        self.path, self.space, self.source = path, space, before or path
+        self._search = {"format": FORMAT, **search}
+        self._read = read_free(self.source) if before is not None or path.exists() else b""
+        whole = whole_lines(self._read)
+        self.entries = _parse(whole, self.source, space, self._search) if whole else []
+        self._n_lines = len(self.entries)
+        self._file: LockedFile | None = None
+
+    def begin(self) -> None:
+        """Makes the file, or takes it as it is, and keeps others from writing to it.
+
+        Raises:
+            SettingError: if it has changed since it was read, or has other trials than the file that is continued.
+        """
+        self._file = LockedFile(self.path)
+        there, whole, own = self._file.read(), whole_lines(self._read), self.source == self.path
+        if there != self._read and own:
+            raise SettingError(f"{self.path}: another search has written to it meanwhile")
+        if there not in (b"", self._read):
+            raise SettingError(f"{self.path}: holds other trials than {self.source}; continue in another folder")
+        if len(whole) < len(self._read):
+            print(f"{self.source}: the last line was cut off; the search continues without that trial", file=sys.stderr)
+        self._file.cut(min(len(there), len(whole)))
+        if not whole:
+            self._file.write(line(self._search))
+        elif not there:
+            self._file.write(whole)
 
     def append(self, trial: Trial, told: int) -> None:
-        """Adds a trial, which is on disk when this returns."""
-        self._write(
-            {
-                "number": trial.number,
-                "told": told,
-                "choices": self.space.to_names(trial.architecture),
-                "score": trial.score if trial.done else None,
-                "metrics": {name: value if math.isfinite(value) else None for name, value in trial.metrics.items()},
-                "cost": trial.cost,
-                "status": trial.status,
-                "reason": trial.reason,
-            }
+        """Adds a trial, which is on disk when this returns.
+
+        Raises:
+            SettingError: if it could not be read again, as what an executor of a user's own answers.
+        """
+        if self._file is None:
+            raise RuntimeError("the log has not begun")
+        try:
+            first, *others = written(trial, self.space).items()
+            content = dict([first, ("told", told), *others])
+            new = line(content)
+            _entry(_object(new), self._n_lines, self._n_lines + 2, self.space)
+        except (ValueError, TypeError) as error:
+            raise SettingError(f"executor: its trial {trial.number} cannot be written: {error}") from error
+        self._file.write(new)
+        self._n_lines += 1
+
+    def rounds(self) -> list[list[Entry]]:
+        """The trials by the number that was told before them, in each round in the order of their numbers."""
+        ordered = sorted(self.entries, key=lambda entry: (entry.told, entry.trial.number))
+        return [list(round_) for _, round_ in itertools.groupby(ordered, key=lambda entry: entry.told)]
+
+    def refuse(self, trial: Trial, entries: Iterable[Entry]) -> NoReturn:
+        """Says that a trial is not what was asked for, which the lines of these entries build on.
+
+        Raises:
+            SettingError: naming the first of the lines.
+        """
+        raise SettingError(
+            f"{self.source}: line {min(entry.line for entry in entries)}: the strategy does not ask for this "
+            f"architecture in trial {trial.number}; the file is damaged, or of another version; {REMEDY}"
         )
 
     def close(self) -> None:
-        self._file.close()
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows, where nothing keeps a second search out
-            return
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not ``flock``, which forked processes inherit
-        except OSError as error:
-            raise SettingError(f"{self.path}: another search is writing to it") from error
-
-    def _begin(self, search: dict[str, Any]) -> list[Entry]:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            self._file.truncate(len(whole))
-            print(f"{self.path}: the last line was cut off; the search continues without that trial", file=sys.stderr)
-        search = {"format": FORMAT, **search}
-        if not whole:
-            self._write(search)
-            _sync_folder(self.path.parent)
-            return []
-        return _parse(whole, self.path, self.space, search)
-
-    def _write(self, content: dict[str, Any]) -> None:
-        line = json.dumps(content, ensure_ascii=False).encode() + b"\n"
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError("the line does not fit")
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise SettingError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        """Gives the file up."""
+        if self._file is not None:
+            self._file.close()
 
 
 def read_trials(path: str | Path, space: Space) -> list[Trial]:
     """The trials of a search, in the order in which they ended, while it runs or later.
+
+    One that was tried again has its last result, in its first place.
 
     Raises:
         SettingError: if the file cannot be read, naming the line and the field.
@@ -127,13 +142,51 @@ def read_trials(path: str | Path, space: Space) -> list[Trial]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise SettingError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return [entry.trial for entry in _parse(content[: content.rfind(b"\n") + 1], path, space)]
+    return list({entry.trial.number: entry.trial for entry in _parse(whole_lines(content), path, space)}.values())
+
+
+def written(trial: Trial, space: Space) -> dict[str, Any]:
+    """A trial as plain values by name."""
+    content = {
+        "number": trial.number,
+        "choices": space.to_names(trial.architecture),
+        "score": trial.score if trial.done else None,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in trial.metrics.items()},
+        "cost": trial.cost,
+        "status": trial.status,
+        "reason": trial.reason,
+    }
+    return content if trial.same_as is None else content | {MAYBE: trial.same_as}
+
+
+def read(content: dict[str, Any], space: Space) -> Trial:
+    """The trial of plain values by name.
+
+    Raises:
+        ValueError: naming the field that is wrong.
+    """
+    number, choices, score, metrics, cost, status, reason = (content[field] for field in TRIAL)
+    same_as = content.get(MAYBE)
+    _check(_is_count(number), "number: expected a whole number from 0")
+    named = isinstance(choices, dict) and all(isinstance(option, str) for option in choices.values())
+    _check(named, "choices: expected option names by choice name")
+    numbers = isinstance(metrics, dict) and all(value is None or _is_number(value) for value in metrics.values())
+    _check(numbers, "metrics: expected numbers by name")
+    _check(_is_number(cost) and cost >= 0, "cost: expected seconds")
+    _check(status in get_args(Status), f"status: expected {' or '.join(get_args(Status))}")
+    done = status == "done"
+    _check(_is_number(score) if done else score is None, "score: expected a number if the trial is done, else null")
+    _check(isinstance(reason, str), "reason: expected words")
+    _check(same_as is None or (_is_count(same_as) and done), f"{MAYBE}: expected the number of a trial that is done")
+    metrics = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
+    score = float(score) if done else -math.inf
+    return Trial(number, space.from_names(choices), score, metrics, float(cost), status, reason, same_as)
 
 
 def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any] | None = None) -> list[Entry]:
     """The entries of whole lines; with ``search``, of that one only."""
     entries: list[Entry] = []
-    seen = set()
+    last: dict[int, Trial] = {}
     number = 1
     try:
         first, *lines = content.split(b"\n")[:-1] or [b""]
@@ -141,15 +194,17 @@ def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any
         _check(there.get("format") == FORMAT, f"format: expected {FORMAT!r}, got {str(there.get('format'))[:80]!r}")
         other = None if search is None else _difference(there, search)
         _check(other is None, f"of another search, {other}; continue with its settings, or in another folder")
-        for number, line in enumerate(lines, start=2):
-            entry = _entry(_object(line), len(entries), number, space)
-            _check(entry.trial.number not in seen, f"number: trial {entry.trial.number} is there already")
-            seen.add(entry.trial.number)
+        for number, each in enumerate(lines, start=2):
+            entry = _entry(_object(each), len(entries), number, space)
+            before = last.setdefault(entry.trial.number, entry.trial)
+            again = before is not entry.trial and not before.done and before.architecture == entry.trial.architecture
+            _check(before is entry.trial or again, f"number: trial {entry.trial.number} is there already")
+            last[entry.trial.number] = entry.trial
             entries.append(entry)
     except (ValueError, RecursionError) as error:
         # names in it are the file's: no control characters for a terminal, no megabytes
         message = "".join(c if c.isprintable() else "?" for c in str(error)[:500])
-        raise SettingError(f"{path}: line {number}: {message}") from error
+        raise SettingError(f"{path}: line {number}: {message}" + (f"; {REMEDY}" if number > 1 else "")) from error
     return entries
 
 
@@ -163,27 +218,19 @@ def _entry(content: dict[str, Any], n_before: int, line: int, space: Space) -> E
     for field in FIELDS:
         _check(field in content, f"{field}: missing")
     for field in content:
-        _check(field in FIELDS, f"{field[:80]}: unknown field; there are {', '.join(FIELDS)}")
-    number, told, choices, score, metrics, cost, status, reason = (content[field] for field in FIELDS)
-    _check(type(number) is int and number >= 0, "number: expected a whole number from 0")
-    _check(type(told) is int and 0 <= told <= n_before, f"told: expected a whole number up to {n_before}")
-    named = isinstance(choices, dict) and all(isinstance(option, str) for option in choices.values())
-    _check(named, "choices: expected option names by choice name")
-    numbers = isinstance(metrics, dict) and all(value is None or _is_number(value) for value in metrics.values())
-    _check(numbers, "metrics: expected numbers by name")
-    _check(_is_number(cost) and cost >= 0, "cost: expected seconds")
-    _check(status in get_args(Status), f"status: expected {' or '.join(get_args(Status))}")
-    done = status == "done"
-    _check(_is_number(score) if done else score is None, "score: expected a number if the trial is done, else null")
-    _check(isinstance(reason, str), "reason: expected words")
-    metrics = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
-    score = float(score) if done else -math.inf
-    return Entry(Trial(number, space.from_names(choices), score, metrics, float(cost), status, reason), told, line)
+        _check(field in (*FIELDS, MAYBE), f"{field[:80]}: unknown field; there are {', '.join((*FIELDS, MAYBE))}")
+    trial, told = read(content, space), content["told"]
+    _check(_is_count(told) and told <= n_before, f"told: expected a whole number up to {n_before}")
+    return Entry(trial, told, line)
 
 
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_number(value: Any) -> bool:
@@ -204,12 +251,3 @@ def _difference(there: Any, here: Any, name: str = "") -> str | None:
                 return found
         return None
     return None if there == here else f"{name}: {str(there)[:80]} on file, {str(here)[:80]} now"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Has a new file's name on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,9 @@ A search that was killed asks its strategy again and tells it the trials on file
 most those that were running.
 """
 
+import dataclasses
+import itertools
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,9 +15,11 @@ from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors import Executor, Serial
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces.base import Architecture, Space
-from lightning_nas.specs import class_path
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.trials.bar import TrialBar
 from lightning_nas.trials.log import TrialLog
+from lightning_nas.trials.patience import Patience
+from lightning_nas.trials.settings import check_settings, describe
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -42,6 +47,10 @@ class TrialLoop:
         max_failures: trials in a row that may fail before the search stops; below 1 as a share of ``n_trials``. Those
             on file do not count, so that a search continues once the reason is mended.
         progress: whether a bar shows trials done, the best so far, failures and the time left.
+        retry_failed: whether trials on file that failed, or had not enough memory, are run again when the search is
+            opened, under their numbers. The strategy is told both results, each in its place.
+        reuse: whether an architecture that was told as done is not evaluated again when it is asked for again, but has
+            the same result at no cost. Equal ones of one round are evaluated each.
     """
 
     def __init__(
@@ -58,57 +67,77 @@ class TrialLoop:
         round_size: int = 1,
         max_failures: float = 10,
         progress: bool = True,
+        retry_failed: bool = False,
+        reuse: bool = False,
     ) -> None:
         self.space, self.strategy, self.evaluator = space, strategy, evaluator
         self.executor = executor or Serial()
         self.folder = None if folder is None else Path(folder)
-        if n_trials is None and budget is None:
-            raise SettingError("n_trials: without it the search needs a budget to end")
-        if n_trials is not None and n_trials < 1:
-            raise SettingError(f"n_trials: at least 1, or null, got {n_trials}")
-        if budget is not None and not budget > 0:
-            raise SettingError(f"budget: seconds above 0, or null, got {budget}")
-        if round_size != 1 and not deterministic:
-            raise SettingError("round_size: there are no rounds unless deterministic is true")
-        if deterministic and round_size < self.executor.n_workers:
-            raise SettingError(
-                f"round_size: at least {self.executor.n_workers}, the number of workers, got {round_size}; "
-                "or set deterministic to false"
-            )
-        if not max_failures >= 0 or (0 < max_failures < 1 and n_trials is None):
-            raise SettingError(f"max_failures: 0 or more, and no share unless n_trials is given, got {max_failures}")
+        check_settings(n_trials, budget, deterministic, round_size, self.executor.n_workers, max_failures)
         self.n_trials, self.budget, self.seed = n_trials, budget, seed
         self.deterministic, self.round_size = deterministic, round_size
-        self.max_failures = max_failures if max_failures >= 1 or not n_trials else max_failures * n_trials
-        self.progress = progress
-        self._bar: Any = None
-        self._log: TrialLog | None = None
+        self.max_failures, self.progress, self.retry_failed, self.reuse = max_failures, progress, retry_failed, reuse
+        self._forget()
 
-    def open(self, data: "DataModule | None" = None) -> Self:
-        """Begins, or continues with what is in the folder.
+    def _forget(self) -> None:
+        self.history: list[Trial] = []  # in the order told, each with its last result
+        self.best: Trial | None = None  # of the history, the first of equals; None before one is done
+        self.cost = 0.0  # of all that were told, in seconds
+        self.n_asked = self.n_failed = self.n_reused = 0
+        self._patience = Patience(self.max_failures, self.n_trials)
+        self.ended: list[Trial] = []  # not told yet
+        self._n_told = 0  # with those that were told again
+        self._places: dict[int, int] = {}  # in the history, by number
+        self._results: dict[Architecture, Trial] = {}  # of each architecture the first that was done
+        self._running: dict[int, tuple[Architecture, int]] = {}  # and how many were told when it was asked
+        self._known: deque[Trial] = deque()  # the results of those that need no evaluation
+        self.again: list[int] = []  # to be run again
+        self._retrying = False  # whether the round is of such
+        self._bar: TrialBar | None = None
+        self._log: TrialLog | None = None
+        self._checked: Any = None  # which files, until the search is opened
+
+    def check(self, data: "DataModule | None" = None, before: Path | None = None) -> None:
+        """Refuses what :meth:`open` would, and writes nothing.
 
         Args:
-            data: for the evaluator; None: it needs none.
+            data: the data module for the evaluator; None: it needs none.
+            before: the ``trials.jsonl`` of another folder, from which the search continues; None: its own.
 
         Raises:
-            SettingError: if the file is damaged or of another search, or the evaluator refuses space or data.
+            SettingError: if the file is in use, damaged or of another search, or the evaluator refuses space or data.
         """
-        self.history: list[Trial] = []  # in the order told
-        self.best: Trial | None = None  # of the history, the first of equals; None before one is done
-        self.cost = 0.0  # of the history, in seconds
-        self.n_asked = self.n_failed = self._n_failed_in_a_row = 0
-        self._running: dict[int, tuple[Architecture, int]] = {}  # and how many were told when it was asked
-        self._ended: list[Trial] = []  # not told yet
+        path = None if self.folder is None else RunFolder(self.folder).trials
+        if before is not None and path is not None and before.resolve() == path.resolve():
+            before = None
+        if self._checked == (path, before):
+            return
+        self._forget()
         self.strategy.begin(self.space, self.seed)
         try:
-            if self.folder is not None:
-                self._log = TrialLog(RunFolder(self.folder).trials, self.space, self._describe(data))
+            if path is not None:
+                self._log = TrialLog(path, self.space, describe(self, data), before)
                 self._replay(self._log)
-            self._show()
+            if self.retry_failed:
+                trials = sorted((*self.history, *self.ended), key=lambda trial: trial.number)
+                self.again = [trial.number for trial in trials if trial.status in ("failed", "out of memory")]
             if not self.done:
                 self.executor.open(self.evaluator, self.space, data, self.seed)
-            for number, (architecture, _) in self._running.items():
-                self.executor.submit(number, architecture)
+        except BaseException:
+            self.close()
+            raise
+        self._checked = path, before
+
+    def open(self, data: "DataModule | None" = None, before: Path | None = None) -> Self:
+        """Begins, or continues with what is on file. Takes what :meth:`check` does, and refuses it first."""
+        self.check(data, before)
+        self._checked = None
+        try:
+            if self._log is not None:
+                self._log.begin()
+            self._bar = TrialBar(self) if self.progress else None
+            for number in self._running:
+                self._start(number)
         except BaseException:
             self.close()
             raise
@@ -117,7 +146,12 @@ class TrialLoop:
     @property
     def done(self) -> bool:
         """Whether there is nothing left to do."""
-        return not self._running and not self._ended and self._n_due() == 0
+        return not self._running and not self.ended and not self.again and self._n_due() == 0
+
+    @property
+    def n_ended(self) -> int:
+        """How many trials have ended, told or not."""
+        return len(self.history) + sum(trial.number not in self._places for trial in self.ended)
 
     def step(self, timeout: float | None = None) -> list[Trial]:
         """Continues until trials are told: a round if deterministic, else the next that ends. Returns them.
@@ -127,26 +161,19 @@ class TrialLoop:
                 next call continues. ``None``: waits for as long as it takes.
 
         Raises:
-            SettingError: if too many trials failed in a row, with the reason of the last.
+            SettingError: if too many trials failed in a row, with the reason of the last, or the budget is never spent.
         """
-        for number in self._ask(self._n_due()):
-            self.executor.submit(number, self._running[number][0])
+        for number in [*self._retry(), *self._ask(self._n_due())]:
+            self._start(number)
         told: list[Trial] = []
         while self._running and not told:
-            trial = self.executor.next(timeout)
-            if trial is None:
+            if (trial := self._known.popleft() if self._known else self.executor.next(timeout)) is None:
                 break
             if self._log is not None:
                 self._log.append(trial, self._running[trial.number][1])
             self._end(trial)
             told = self._tell()
-        for trial in told:
-            self._n_failed_in_a_row = 0 if trial.done else self._n_failed_in_a_row + 1
-            if self._n_failed_in_a_row > self.max_failures:
-                raise SettingError(
-                    f"max_failures: {self._n_failed_in_a_row} trials in a row failed, the last: "
-                    f"{trial.status}, {trial.reason}"
-                )
+        self._patience.watch(told)
         return told
 
     def run(self, data: "DataModule | None" = None) -> Trial:
@@ -165,6 +192,7 @@ class TrialLoop:
 
     def close(self) -> None:
         """Ends workers and drops what is running; a search opened again continues with it."""
+        self._checked = None
         self.executor.close()
         if self._bar is not None:
             self._bar.close()
@@ -181,11 +209,11 @@ class TrialLoop:
 
     def _n_due(self) -> int:
         """How many trials to ask for now."""
-        begun = self.deterministic and (self._running or self._ended)
+        begun = self.deterministic and (self._running or self.ended)
         if not begun and self.budget is not None and self.cost >= self.budget:
             return 0
         if self.deterministic:
-            return max(0, self._end_of_round() - self.n_asked)
+            return 0 if self._retrying else max(0, self._end_of_round() - self.n_asked)
         due = self.executor.n_workers - len(self._running)
         return max(0, due if self.n_trials is None else min(due, self.n_trials - self.n_asked))
 
@@ -198,78 +226,74 @@ class TrialLoop:
             return range(0)
         numbers = range(self.n_asked, self.n_asked + n)
         for number, architecture in zip(numbers, self.strategy.ask(n), strict=True):
-            self._running[number] = architecture, len(self.history)
+            self._running[number] = architecture, self._n_told
         self.n_asked += n
         return numbers
 
+    def _retry(self) -> list[int]:
+        """Takes trials to run again: all as one round, after the one that is open; else as workers are free."""
+        if self.deterministic and (self._running or self.ended):
+            return []
+        n = len(self.again) if self.deterministic else max(0, self.executor.n_workers - len(self._running))
+        numbers, self.again = self.again[:n], self.again[n:]
+        for number in numbers:
+            self._running[number] = self.history[self._places[number]].architecture, self._n_told
+        self._retrying = self.deterministic and bool(numbers)
+        return numbers
+
+    def _start(self, number: int) -> None:
+        architecture = self._running[number][0]
+        known = self._results.get(architecture) if self.reuse else None
+        if known is None:
+            self.executor.submit(number, architecture)
+        else:
+            self._known.append(dataclasses.replace(known, number=number, cost=0.0, same_as=known.number))
+
     def _end(self, trial: Trial) -> None:
         del self._running[trial.number]
-        self._ended.append(trial)
-        self.n_failed += not trial.done
+        is_new = trial.number not in self._places
+        self.ended.append(trial)
+        self.n_failed += not trial.done if is_new else -trial.done
+        self.n_reused += trial.same_as is not None
         if self._bar is not None:
-            self._bar.set_postfix_str(self._state(), refresh=False)
-            self._bar.update(trial.cost if self.n_trials is None else 1)
+            self._bar.update(trial, is_new)
 
-    def _tell(self) -> list[Trial]:
-        if self.deterministic and (self._running or self.n_asked < self._end_of_round()):
-            return []
-        told = sorted(self._ended, key=lambda trial: trial.number)
-        self._ended.clear()
+    def _tell(self, whole: bool = False) -> list[Trial]:
+        """Tells what has ended, unless the round has more to come; a ``whole`` one has not."""
+        if self.deterministic:
+            whole |= self._retrying or self.n_asked >= self._end_of_round()
+            if self._running or not whole:
+                return []
+        self._retrying = False
+        told = sorted(self.ended, key=lambda trial: trial.number)
+        self.ended.clear()
         self.strategy.tell(told)
-        self.history += told
+        self._n_told += len(told)
         self.cost += sum(trial.cost for trial in told)
         for trial in told:
-            if trial.done and (self.best is None or trial.score > self.best.score):
-                self.best = trial
+            place = self._places.setdefault(trial.number, len(self.history))
+            self.history[place : place + 1] = [trial]
+            if trial.done:
+                self._results.setdefault(trial.architecture, trial)
+                if self.best is None or trial.score > self.best.score:
+                    self.best = trial
         return told
 
-    def _replay(self, log: "TrialLog") -> None:
+    def _replay(self, log: TrialLog) -> None:
         """Asks and tells as the search did whose trials are on file."""
-        entries = sorted(log.entries, key=lambda e: e.trial.number) if self.deterministic else log.entries
+        rounds = log.rounds() if self.deterministic else [[entry] for entry in log.entries]
         asked: dict[int, int] = {}  # how many, by how many were told
-        for entry in entries:
+        for entry in log.entries:
             asked[entry.told] = max(asked.get(entry.told, 0), entry.trial.number + 1)
-        for entry in entries:
-            trial = entry.trial
-            self._ask(asked.get(len(self.history), 0) - self.n_asked)
-            if self._running.get(trial.number) != (trial.architecture, entry.told):
-                raise SettingError(
-                    f"{log.path}: line {entry.line}: the strategy does not ask for this architecture in trial "
-                    f"{trial.number}; the file is damaged, or of another version"
-                )
-            self._end(trial)
-            self._tell()
-
-    def _describe(self, data: "DataModule | None") -> dict[str, Any]:
-        """What the search is: with anything else of this its trials could not be compared, or not be replayed."""
-        objects = {"space": self.space, "strategy": self.strategy, "evaluator": self.evaluator, "data": data}
-        search: dict[str, Any] = {name: None if value is None else _spec(value) for name, value in objects.items()}
-        if data is not None:
-            search["data"]["init_args"].pop("num_workers", None)  # changes no result
-        return {**search, "seed": self.seed, "deterministic": self.deterministic, "round_size": self.round_size}
-
-    def _show(self) -> None:
-        if not self.progress:
-            return
-        from tqdm import tqdm
-
-        n_ended = len(self.history) + len(self._ended)
-        if self.n_trials is not None:
-            self._bar = tqdm(desc="Trials", total=self.n_trials, initial=n_ended, unit="trial", dynamic_ncols=True)
-        else:
-            bar = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
-            self._bar = tqdm(desc="Trials", total=self.budget, initial=self.cost, bar_format=bar, dynamic_ncols=True)
-        self._bar.set_postfix_str(self._state())
-
-    def _state(self) -> str:
-        best = max((t.score for t in (self.best, *self._ended) if t is not None and t.done), default=None)
-        parts = [] if self.n_trials is not None else [f"{len(self.history) + len(self._ended)} done"]
-        parts += ["none succeeded yet" if best is None else f"best {best:.4g}", f"{self.n_failed} failed"]
-        return ", ".join(parts)
-
-
-def _spec(value: Any) -> dict[str, Any]:
-    try:
-        return value.spec
-    except (TypeError, AttributeError):  # made from something that is not a plain value; its class will have to do
-        return {"class_path": class_path(type(value)), "init_args": {}}
+        for k, entries in enumerate(rounds):
+            self._ask(asked.get(self._n_told, 0) - self.n_asked)
+            again = {e.trial.number: (e.trial.architecture, e.told) for e in entries if e.trial.number in self._places}
+            self._running |= again
+            self._retrying = self.deterministic and bool(again)
+            for entry in entries:
+                trial = entry.trial
+                asked_now = entry.told == self._n_told or not self.deterministic
+                if self._running.get(trial.number) != (trial.architecture, entry.told) or not asked_now:
+                    log.refuse(trial, itertools.chain(*rounds[k:]))
+                self._end(trial)
+            self._tell(whole=k + 1 < len(rounds))

@@ -1,9 +1,9 @@
 """Searches of many trials: a strategy asks for architectures, an evaluator says what each is worth."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -11,7 +11,6 @@ from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors import Executor, Serial
-from lightning_nas.files import write_whole
 from lightning_nas.methods.base import Method
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces.base import Architecture, Space
@@ -19,6 +18,7 @@ from lightning_nas.strategies.base import Strategy, Trial
 from lightning_nas.training import checks
 from lightning_nas.trials.loop import TrialLoop
 from lightning_nas.trials.outcome import TrialOutcome
+from lightning_nas.trials.retraining import retrain_config
 
 
 class TrialSearch(Method):
@@ -39,11 +39,21 @@ class TrialSearch(Method):
             workers changes nothing. Else each is told when it ends, and no worker waits.
         round_size: trials of a round, at least as many as there are workers.
         max_failures: trials in a row that may fail before the search stops; below 1 as a share of ``n_trials``.
+        retry_failed: whether a search that continues first runs the trials again that failed, or had not enough memory:
+            for when the reason is mended.
+        reuse: whether an architecture that is asked for again has the result that it had, at no cost, and is not
+            evaluated again. For evaluations that give the same every time; FromScratch's differ by their seeds.
     """
 
     validation_part = None
     has_network = False
-    adjustable = frozenset({"executor", "n_trials", "budget", "max_failures"})
+    adjustable = frozenset({"executor", "n_trials", "budget", "max_failures", "retry_failed", "reuse"})
+    # trials on file and new ones have to be comparable, so nothing may change in what they are asked and scored by
+    frozen: ClassVar[dict[str, frozenset[str]]] = {
+        "strategy": frozenset(),
+        "evaluator": frozenset(),
+        "data": frozenset({"num_workers"}),
+    }
     precisions = ("32-true",)
     precision_reason = "trials have a precision of their own, model.evaluator.trainer.precision where they train"
     refused_settings = Method.refused_settings | dict.fromkeys(
@@ -76,6 +86,9 @@ class TrialSearch(Method):
         "WeightAveraging": "has no weights to average",
         "StochasticWeightAveraging": "has no weights to average",
         "GradientAccumulationScheduler": "has no gradients to accumulate",
+        "LearningRateMonitor": "has no learning rate to follow",
+        "SpikeDetection": "has no loss to follow",
+        "ThroughputMonitor": "has no batches to count",
     }
 
     def __init__(
@@ -90,6 +103,8 @@ class TrialSearch(Method):
         deterministic: bool = True,
         round_size: int = 1,
         max_failures: float = 10,
+        retry_failed: bool = False,
+        reuse: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(self.spec["init_args"])
@@ -107,18 +122,35 @@ class TrialSearch(Method):
             round_size=round_size,
             max_failures=max_failures,
             progress=False,  # the trainer has a bar
+            retry_failed=retry_failed,
+            reuse=reuse,
         )
         self.automatic_optimization = False
 
     def schedule(self, data: DataModule) -> "Rounds":
-        return Rounds(self.trials)
+        return Rounds(self.trials, self._stand_at)
+
+    def _stand_at(self, number: int, length: int) -> None:
+        """Has the trainer, and its bar, count rounds from this one on."""
+        if self.trainer.num_training_batches == length:  # else the user limits the rounds of this run
+            progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            progress.ready = progress.started = progress.processed = progress.completed = number
 
     def check(self, trainer: Trainer, data: Any) -> None:
         super().check(trainer, data)
         if trainer.world_size > 1:
             raise SettingError("trainer.devices: 1; more trials at once are the executor's, executor.n_workers")
         evaluator = self.trials.evaluator
-        checks.check_parts(self.space, getattr(evaluator, "task", None), None if data.is_empty else data)
+        data = None if data is None or data.is_empty else data
+        checks.check_parts(self.space, getattr(evaluator, "task", None), data)
+        checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "retrain_config"):  # the default is for one space
+                callback.retrain_config = retrain_config(callback.retrain_config, self.space)
+        self.trials.folder = None if trainer.fast_dev_run else Path(trainer.default_root_dir)  # type: ignore[attr-defined]
+        if data is not None:
+            data.prepare_data()
+        self.trials.check(data, log_before(trainer))
 
     @property
     def figures(self) -> list[str]:
@@ -126,22 +158,13 @@ class TrialSearch(Method):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        folder = Path(self.trainer.default_root_dir)
-        self.trials.folder = None if self.trainer.fast_dev_run else folder  # type: ignore[attr-defined]
-        if self.trainer.ckpt_path:
-            before, here = RunFolder.of_checkpoint(self.trainer.ckpt_path).trials, RunFolder(folder).trials
-            if not before.is_file():
-                raise SettingError(f"ckpt_path: next to the checkpoint's folder there is no {before}")
-            if before.resolve() != here.resolve():
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(here, before.read_bytes())
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.trials.open(None if data is None or data.is_empty else data)
+        self.trials.open(None if data is None or data.is_empty else data, log_before(self.trainer))
 
     def on_train_start(self) -> None:
-        callback: Any = self.trainer.checkpoint_callback
-        if callback is not None:  # which saves after steps of an optimiser, and there is none
-            self.trainer.save_checkpoint(Path(callback.dirpath) / "last.ckpt", weights_only=False)
+        run: Any = self.trainer
+        if run.checkpoint_callback is not None and not run.fast_dev_run:  # it saves after an optimiser's steps: never
+            run.save_checkpoint(RunFolder(run.default_root_dir).checkpoint, weights_only=False)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         told: list[Trial] = []
@@ -203,20 +226,54 @@ class CloseOnException(Callback):
         self.trials.close()
 
 
-class Rounds:
-    """The rounds of a search, until there is nothing left to do."""
+def log_before(trainer: Trainer) -> Path | None:
+    """The ``trials.jsonl`` of the run from whose checkpoint a search continues; None: it is a new one.
 
-    def __init__(self, trials: TrialLoop) -> None:
-        self.trials = trials
+    Raises:
+        SettingError: if there is none beside the checkpoint.
+    """
+    checkpoint = trainer.ckpt_path
+    if checkpoint is None:  # which a trainer knows only once it runs, and the command line has in its settings
+        configs = [getattr(callback, "config", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        checkpoint = next((c["ckpt_path"] for c in configs if c is not None and "ckpt_path" in c), None)
+    if checkpoint is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    log = RunFolder.of_checkpoint(checkpoint).trials
+    if not log.is_file():
+        raise SettingError(
+            f"ckpt_path: next to the checkpoint's folder there is no {log}, which has the trials; put it there, or "
+            "begin a new search without --ckpt_path"
+        )
+    return log
+
+
+class Rounds:
+    """The rounds of a search, until there is nothing left to do.
+
+    Args:
+        trials: the search, which is open before the first round is taken.
+        stand_at: is told where the search stands, and how many rounds there are at most, if there is a most.
+    """
+
+    def __init__(self, trials: TrialLoop, stand_at: Callable[[int, int], None] = lambda number, length: None) -> None:
+        self.trials, self.stand_at = trials, stand_at
+        self.first = math.ceil(len(trials.history) / trials.round_size)
+        self.length: int | None = None
+        if trials.n_trials is not None:
+            retries = min(len(trials.again), 1) if trials.deterministic else len(trials.again)
+            left = max(0, trials.n_trials - len(trials.history))
+            self.length = self.first + retries + math.ceil(left / trials.round_size)
 
     def __len__(self) -> int:
         """The most that there can be."""
-        if self.trials.n_trials is None:
+        if self.length is None:
             raise TypeError("a search that ends by its budget has no length")
-        return math.ceil(self.trials.n_trials / self.trials.round_size)
+        return self.length
 
     def __iter__(self) -> Iterator[int]:
-        number = 0
+        if self.length is not None:
+            self.stand_at(self.first, self.length)
+        number = self.first
         while not self.trials.done:
             yield number
             number += 1

@@ -57,7 +57,9 @@ class TrialOutcome(Outcome):
         """The summary that a search ends with."""
         figures = ", ".join(f"{name} {value:.6g}" for name, value in self.best.metrics.items())
         n_failed = sum(not trial.done for trial in self.trials)
+        n_reused = sum(trial.same_as is not None for trial in self.trials)
         failed = f", {n_failed} failed" if n_failed else ""
+        failed += f", {n_reused} reused" if n_reused else ""
         lines = [
             "",
             self.found.space.describe(self.found.architecture),

@@ -59,6 +59,16 @@ def test_the_trial_of_a_killed_worker_is_run_again(trials, folder):
 def test_a_trial_that_kills_its_workers_has_failed(trials):
     assert (trials[3].status, trials[3].score) == ("failed", -float("inf"))
     assert trials[3].reason == "its worker was killed by signal 9, in each of 2 attempts"
+    assert 0 < trials[3].cost < 60  # a budget counts it
+
+
+def test_a_trial_that_takes_too_long_has_failed_and_others_have_not(tmp_path):
+    """Those of odd numbers take twice as long."""
+    four = ended(Processes(2, threads=1, max_minutes=1.5 / 60), Scripted(tmp_path, seconds=1.0), n_trials=4)
+    assert [trial.status for trial in four] == ["done", "failed", "done", "failed"]
+    assert four[1].reason == "it took longer than the executor's max_minutes, 0.025"
+    assert 1.5 <= four[1].cost < 10
+    assert evaluations(tmp_path) == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
 def test_trials_run_in_several_processes_of_one_thread_each(trials, folder):
@@ -92,7 +102,7 @@ def test_workers_take_turns_at_the_gpus_that_there_are(monkeypatch, visible, exp
     assert [processes._gpu(place) for place in range(4)] == expected
 
 
-@pytest.mark.parametrize("settings", [{"n_workers": 0}, {"retries": -1}, {"threads": 0}])
+@pytest.mark.parametrize("settings", [{"n_workers": 0}, {"retries": -1}, {"threads": 0}, {"max_minutes": 0}])
 def test_settings_are_checked(settings):
     with pytest.raises(SettingError, match=f"{next(iter(settings))}: "):
         Processes(**settings)

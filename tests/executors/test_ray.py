@@ -22,7 +22,9 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
         Ray().open(Scripted(tmp_path), Switches())
 
 
-@pytest.mark.parametrize("settings", [{"n_workers": 0}, {"cpus": -1}, {"gpus": -0.5}, {"retries": -1}])
+@pytest.mark.parametrize(
+    "settings", [{"n_workers": 0}, {"cpus": -1}, {"gpus": -0.5}, {"retries": -1}, {"max_minutes": -1}]
+)
 def test_settings_are_checked(settings):
     with pytest.raises(SettingError, match=f"{next(iter(settings))}: "):
         Ray(**settings)
@@ -62,6 +64,17 @@ def test_fewer_workers_than_asked_for_do_all_trials_while_there_is_no_room(ray, 
     executor.close()
     pids = {path.read_text().split()[0] for path in tmp_path.glob("*-*")}
     assert len(pids) == 1
+
+
+def test_a_trial_that_takes_too_long_has_failed(ray, tmp_path):
+    executor = Ray(1, max_minutes=1.5 / 60)
+    executor.open(Scripted(tmp_path, seconds=1.0), Switches())
+    for number in (1, 2):  # the first takes two seconds
+        executor.submit(number, (0, 0, 0, 0))
+    late, done = executor.next(), executor.next()
+    executor.close()
+    assert (late.number, late.reason) == (1, "it took longer than the executor's max_minutes, 0.025")
+    assert (done.number, done.status) == (2, "done")
 
 
 def test_workers_share_a_gpu(ray, tmp_path):

@@ -1,10 +1,14 @@
 """One after the other."""
 
+import os
+import signal
+import threading
+
 import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Serial
-from lightning_nas.executors.base import run_trial
+from lightning_nas.executors.trial import run_trial
 from tests.helpers.own_search import Scripted, Switches, evaluations
 
 
@@ -23,3 +27,27 @@ def test_trials_run_in_the_order_submitted_when_they_are_asked_for(tmp_path):
 def test_an_evaluator_that_refuses_the_space_is_heard_at_once(tmp_path):
     with pytest.raises(SettingError, match="not this space"):
         Serial().open(Scripted(tmp_path, refuses=True), Switches())
+
+
+def test_a_trial_that_hangs_is_ended_and_the_next_is_run(tmp_path):
+    executor = Serial(max_minutes=0.3 / 60)
+    executor.open(Scripted(tmp_path, seconds=0.2), Switches())
+    for number in (0, 1, 2):  # that of the odd number takes twice as long
+        executor.submit(number, (0, 1, 2, 0))
+    assert [executor.next().status for _ in range(3)] == ["done", "failed", "done"]
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_a_wrong_limit_is_refused(minutes):
+    with pytest.raises(SettingError, match=f"max_minutes: above 0, or null, got {minutes}"):
+        Serial(max_minutes=minutes)
+
+
+def test_ctrl_c_ends_a_trial_that_hangs(tmp_path):
+    executor = Serial(max_minutes=1)
+    executor.open(Scripted(tmp_path, seconds=60.0), Switches())
+    executor.submit(0, (0, 1, 2, 0))
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        executor.next()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -2,8 +2,14 @@
 
 import csv
 import math
+import os
 import re
+import signal
 import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,7 +23,8 @@ from lightning_nas.pictures.curves import Curve
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import AgingEvolution, RandomSearch, Trial
 from lightning_nas.studies import strategies as search_study
-from lightning_nas.studies.strategies import Incumbent, Limit, Run, SearchStudy, run_search, study_search
+from lightning_nas.studies.strategies import SearchStudy, study_search
+from lightning_nas.trials.anytime import Incumbent, Limit, Run, run_search
 
 
 class Sum(Evaluator):
@@ -48,6 +55,13 @@ class Never(Evaluator):
 class Free(Sum):
     def __call__(self, architecture, number):
         return Evaluation(1.0)
+
+
+class Steady(Sum):
+    """No trial fails, whose cost would be measured."""
+
+    def __call__(self, architecture, number):
+        return Evaluation(float(sum(architecture)), {"product": float(math.prod(architecture))}, 10.0)
 
 
 @pytest.fixture
@@ -219,7 +233,9 @@ def test_a_study_writes_every_incumbent_and_a_picture(space, tmp_path):
     picture = (study.folder / "search.svg").read_text(encoding="utf-8")
     for text in (">random<", ">evolution<", ">trials<", ">median and middle half of 3 seeds<"):
         assert text in picture
-    assert sorted(path.name for path in study.folder.iterdir()) == ["search.csv", "search.svg", "settings.yaml"]
+    assert sorted(path.name for path in study.folder.iterdir()) == [
+        *("search.csv", "search.svg", "searches.jsonl", "settings.yaml")
+    ]
 
 
 def test_each_seed_opens_the_evaluator(space, tmp_path, monkeypatch):
@@ -279,7 +295,7 @@ def test_a_folder_takes_one_study(other, said, space, tmp_path, monkeypatch):
     given = {"evaluator": Sum(), "strategies": {"a": AgingEvolution(population=4, sample=3)}, "seeds": 2}
     given = {"space": space, "limit": Limit(n_trials=5), **given}
     default = study_search(**given, folder=None).folder
-    monkeypatch.setattr(search_study, "_in_processes", lambda bench, jobs, processes: map(bench, jobs))
+    monkeypatch.setattr(search_study, "in_processes", lambda bench, jobs, n: enumerate(map(bench, jobs)))
     assert study_search(**given, folder=None, processes=2).folder == default  # the same results, however many compute
     table = default / "search.csv"
     before = table.read_bytes()
@@ -371,3 +387,159 @@ def test_the_command_has_help(capsys):
         assert f"--{flag} " in said
     for name in ("AgingEvolution", "PolicyGradient", "RandomSearch", "TabularBenchmark", "FromScratch", "NASBench201"):
         assert f".{name}" in said
+
+
+# -- a study that is interrupted -------------------------------------------------------------------------------------
+
+
+def study(space, folder, **settings):
+    strategies = {"random": RandomSearch(), "evolution": AgingEvolution(population=4, sample=3)}
+    return study_search(space, **({"evaluator": Sum(), "strategies": strategies, "folder": folder} | settings))
+
+
+def test_a_study_continues_with_the_searches_that_have_ended(space, tmp_path, monkeypatch, capsys):
+    settings = {"limit": Limit(n_trials=20), "seeds": 4, "evaluator": Steady()}
+    whole = study(space, tmp_path / "whole", **settings)
+    ran = []
+
+    def some(strategy, evaluator, space, limit, seed, data):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append((seed, type(strategy).__name__))
+        return run_search(strategy, evaluator, space, limit, seed, data)
+
+    monkeypatch.setattr(search_study, "run_search", some)
+    with pytest.raises(SystemExit) as left:
+        study(space, tmp_path / "part", **settings)
+    assert left.value.code == 130
+    said = f"Interrupted. 3 of 8 searches have ended and are kept in {tmp_path / 'part'}; the same command continues."
+    assert said in capsys.readouterr().err
+    file = tmp_path / "part" / "searches.jsonl"
+    with open(file, "ab") as cut_off:
+        cut_off.write(file.read_bytes().splitlines()[0][:50])
+
+    monkeypatch.setattr(search_study, "run_search", lambda *given: ran.append("again") or run_search(*given))
+    rest = study(space, tmp_path / "part", **settings)
+    assert ran[3:] == ["again"] * 5
+    assert rest.runs == whole.runs
+    for name in ("search.csv", "search.svg"):
+        assert (rest.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    monkeypatch.setattr(search_study, "run_search", lambda *given: pytest.fail("all have ended"))
+    assert study(space, tmp_path / "part", **settings).runs == whole.runs
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: [lines[0], lines[1][:40], lines[2]], "line 2: JSONDecodeError, "),
+        (lambda lines: [lines[0], lines[0]], "line 2: ValueError, 'no search of this study, or there already'"),
+        (lambda lines: [lines[0].replace("random", "other")], "line 1: ValueError, 'no search of this study, or there"),
+        (lambda lines: [lines[0].replace('"choice 0"', '"choice 7"')], "line 1: SettingError, "),
+        (lambda lines: ["[]"], "line 1: TypeError, "),
+    ],
+)
+def test_a_damaged_file_is_refused_with_a_remedy(damage, message, space, tmp_path):
+    settings = {"limit": Limit(n_trials=5), "seeds": 2}
+    study(space, tmp_path / "study", **settings)
+    file = tmp_path / "study" / "searches.jsonl"
+    file.write_text("\n".join(damage(file.read_text().splitlines())) + "\n")
+    with pytest.raises(SettingError) as caught:
+        study(space, tmp_path / "study", **settings)
+    assert str(caught.value).startswith(f"{file}: {message}")
+    assert str(caught.value).endswith("put the file back as it was, or delete the line, and its search is run again")
+
+
+SLOW = """
+import os, pathlib, signal, time
+from lightning_nas.evaluators import Evaluation, Evaluator
+
+class Slow(Evaluator):
+    def __init__(self, folder: str, seconds: float = 0.02):
+        self.folder, self.seconds = folder, seconds
+
+    def __call__(self, architecture, number):
+        folder = pathlib.Path(self.folder)
+        (folder / f"pid-{os.getpid()}").touch()
+        once = folder / "once"
+        if number == 5 and once.exists():
+            once.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        return Evaluation(float(sum(architecture)), {}, 1.0)
+"""
+
+
+def start(tmp_path):
+    """A study with two processes, by the command line."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    settings = {
+        "space": {"class_path": "NASBench201", "init_args": {"operations": OPERATIONS}},
+        "evaluator": {"class_path": "Slow", "init_args": {"folder": str(tmp_path)}},
+        "strategies": {"random": "RandomSearch"},
+        **{"n_trials": 12, "seeds": 12, "processes": 2, "folder": "study"},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    command = [sys.executable, "-m", "lightning_nas", "study", "search", "--import=slow", "--config=study.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "in vain"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+def n_ended(tmp_path):
+    file = tmp_path / "study" / "searches.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_study_and_what_has_ended_is_kept(number, tmp_path):
+    running = start(tmp_path)
+    wait_for(lambda: n_ended(tmp_path) >= 3)
+    if number == signal.SIGINT:
+        os.killpg(running.pid, number)  # as a terminal does: the workers get it too
+    else:
+        running.send_signal(number)
+    out, error = running.communicate(timeout=30)
+    pids = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    assert len(pids) == 2
+    wait_for(lambda: not any(map(alive, pids)), seconds=10)
+    kept = n_ended(tmp_path)
+    assert 3 <= kept < 12
+    assert (out, "Traceback" in error) == ("", False)
+    if number == signal.SIGINT:
+        assert running.returncode == 130
+        said = f"Interrupted. {kept} of 12 searches have ended and are kept in study; the same command continues."
+        assert error.rstrip().endswith(said)
+    before = (tmp_path / "study" / "searches.jsonl").read_bytes()
+    out, error = start(tmp_path).communicate(timeout=60)
+    assert "12 seeds, 12 trials each" in out, error
+    assert (tmp_path / "study" / "searches.jsonl").read_bytes().startswith(before)
+    assert n_ended(tmp_path) == 12
+
+
+def test_a_killed_worker_costs_its_own_search_alone(tmp_path):
+    (tmp_path / "once").touch()
+    out, error = start(tmp_path).communicate(timeout=60)
+    assert not (tmp_path / "once").exists()
+    assert "12 seeds, 12 trials each" in out, error
+    assert n_ended(tmp_path) == 12
+    assert len(list(tmp_path.glob("pid-*"))) == 3

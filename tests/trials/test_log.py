@@ -1,8 +1,11 @@
 """The file of a search: what is on it, what a crash leaves of it, and what is refused."""
 
+import dataclasses
 import json
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -32,15 +35,21 @@ LINE = {
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "runs" / "trials.jsonl"
-    log = TrialLog(path, SPACE, SEARCH)
-    log.append(DONE, told=0)
-    log.append(FAILED, told=1)
-    log.close()
+    write(path, (DONE, 0), (FAILED, 1))
     return path
+
+
+def write(path, *trials, before=None):
+    log = TrialLog(path, SPACE, SEARCH, before)
+    log.begin()
+    for trial, told in trials:
+        log.append(trial, told)
+    log.close()
 
 
 def entries(path, search=SEARCH):
     log = TrialLog(path, SPACE, search)
+    log.begin()
     log.close()
     return log.entries
 
@@ -68,9 +77,7 @@ def test_a_last_line_that_was_cut_off_is_dropped_with_a_message(path, cut, capsy
     assert [entry.trial for entry in entries(path)] == [DONE]
     assert capsys.readouterr().err == f"{path}: the last line was cut off; the search continues without that trial\n"
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
-    log = TrialLog(path, SPACE, SEARCH)
-    log.append(FAILED, told=1)
-    log.close()
+    write(path, (FAILED, 1))
     assert path.read_bytes() == whole
 
 
@@ -142,24 +149,150 @@ def test_a_file_of_another_search_is_refused_by_what_differs(path):
 
 
 def test_a_search_has_its_file_for_itself(path):
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    hold = (
+        "import sys, pathlib; from lightning_nas.trials.locked_file import LockedFile; "
+        "f = LockedFile(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+    )
     with subprocess.Popen([sys.executable, "-c", hold, str(path)], stdin=-1, stdout=-1, text=True) as other:
         other.stdout.readline()
         with pytest.raises(SettingError, match=f"{path}: another search is writing to it"):
             entries(path)
+        assert len(read_trials(path, SPACE)) == 2
         other.communicate("")
     assert len(entries(path)) == 2
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from tests.helpers.own_search import Switches
+from lightning_nas.trials.log import TrialLog
+try:
+    TrialLog(Path(sys.argv[1]), Switches(2), {}).begin()
+except Exception as error:
+    print(error)
+"""
+
+
+def test_reading_a_file_or_opening_it_again_here_lets_no_other_process_in(path):
+    """As a notebook does that looks at its own search. Locks of the kind that POSIX has would be gone."""
+    log = TrialLog(path, SPACE, SEARCH)
+    log.begin()
+    read_trials(path, SPACE)
+    path.read_bytes()
+    with pytest.raises(SettingError, match="another search is writing to it"):
+        TrialLog(path, SPACE, SEARCH)
+    other = subprocess.run([sys.executable, "-c", LOOK, str(path)], capture_output=True, text=True, check=True)
+    assert other.stdout.startswith(f"{path}: another search is writing to it")
+    log.append(dataclasses.replace(DONE, number=1), told=2)
+    log.close()
+    assert len(entries(path)) == 3
+
+
+FORK = """
+import os, signal, sys, time
+from pathlib import Path
+from lightning_nas.trials.locked_file import LockedFile
+file = LockedFile(Path(sys.argv[1]))
+ours, theirs = os.pipe()
+child = os.fork()
+if child == 0:  # as a worker of a data loader, which lives a while longer
+    os.write(theirs, b"x")
+    time.sleep(60)
+os.read(ours, 1)
+print(child, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_was_forked_does_not_keep_the_file(path, tmp_path):
+    with open(tmp_path / "out", "w+") as out:
+        subprocess.run([sys.executable, "-c", FORK, str(path)], stdout=out, check=False)
+        out.seek(0)
+        child = int(out.read())
+    os.kill(child, 0)  # still there
+    assert len(entries(path)) == 2
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_search_continues_in_another_folder_with_a_copy(path, tmp_path):
+    other = tmp_path / "other" / "trials.jsonl"
+    before = path.read_bytes()
+    log = TrialLog(other, SPACE, SEARCH, before=path)
+    assert not other.parent.exists()  # nothing is made before all is checked
+    log.begin()
+    log.append(dataclasses.replace(DONE, number=1), told=2)
+    log.close()
+    assert other.read_bytes().startswith(before)
+    assert [entry.trial.number for entry in entries(other)] == [0, 2, 1]
+    assert path.read_bytes() == before
+    with pytest.raises(SettingError, match=f"{other}: holds other trials than {path}; continue in another folder"):
+        write(other, before=path)
+
+
+def test_a_file_that_has_changed_since_it_was_read_is_left_alone(path):
+    log = TrialLog(path, SPACE, SEARCH)
+    write(path, (dataclasses.replace(DONE, number=1), 2))
+    with pytest.raises(SettingError, match="another search has written to it meanwhile"):
+        log.begin()
+    log.close()
+    assert len(entries(path)) == 3
+
+
+def test_a_trial_that_failed_may_be_there_again(path):
+    mended = dataclasses.replace(FAILED, status="done", score=0.5, reason="")
+    write(path, (mended, 2))
+    assert [trial.status for trial in read_trials(path, SPACE)] == ["done", "done"]
+    assert len(entries(path)) == 3
+    write(path, (FAILED, 3))
+    with pytest.raises(SettingError, match="line 5: number: trial 2 is there already; put the file back as it was, or"):
+        entries(path)
+
+
+def test_a_result_that_was_taken_over_says_of_which_trial(path):
+    same = dataclasses.replace(DONE, number=1, cost=0.0, same_as=0)
+    write(path, (same, 2))
+    assert read_trials(path, SPACE)[-1] == same
+    with open(path, "a") as file:
+        file.write(json.dumps(LINE | {"number": 3, "same_as": -1}) + "\n")
+    with pytest.raises(SettingError, match="line 5: same_as: expected the number of a trial that is done"):
+        entries(path)
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [
+        (dataclasses.replace(DONE, number=1, cost=math.nan), "Out of range float values are not JSON compliant"),
+        (dataclasses.replace(DONE, number=1, cost=-1.0), "cost: expected seconds"),
+        (dataclasses.replace(DONE, number=1, status="lost"), "score: expected|status: expected"),
+        (dataclasses.replace(DONE, number=1, reason=None), "reason: expected words"),
+    ],
+)
+def test_nothing_is_written_that_could_not_be_read(path, trial, message):
+    """What run_trial refuses, from an executor of a user's own."""
+    before = path.read_bytes()
+    with pytest.raises(SettingError, match=f"executor: its trial 1 cannot be written: ({message})"):
+        write(path, (trial, 2))
+    assert path.read_bytes() == before
+
+
+def test_half_a_character_is_written_as_json_has_it(path):
+    odd = dataclasses.replace(FAILED, number=3, reason=os.fsdecode(b"bild\xff.png"))
+    write(path, (odd, 2))
+    assert b"bild\\udcff.png" in path.read_bytes()
+    assert read_trials(path, SPACE)[-1].reason == odd.reason
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(SettingError, match="cannot be written"):
-        TrialLog(tmp_path / "runs" / "trials.jsonl", SPACE, SEARCH)
+        TrialLog(tmp_path / "runs" / "trials.jsonl", SPACE, SEARCH).begin()
 
 
 def test_a_full_disk_is_said(path, monkeypatch):
     log = TrialLog(path, SPACE, SEARCH)
+    log.begin()
     with open("/dev/full", "wb", buffering=0) as full:
-        monkeypatch.setattr(log, "_file", full)
+        monkeypatch.setattr(log._file, "_file", full)
         with pytest.raises(SettingError, match=r"trials.jsonl: cannot be written \(No space left on device\)"):
             log.append(DONE, told=2)

@@ -11,7 +11,7 @@ import pytest
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation
 from lightning_nas.executors import Executor, Processes, Ray, Serial
-from lightning_nas.executors.base import run_trial
+from lightning_nas.executors.trial import run_trial
 from lightning_nas.strategies import RandomSearch
 from lightning_nas.strategies.base import Strategy
 from lightning_nas.trials import TrialLoop
@@ -367,15 +367,6 @@ def test_the_bar_shows_what_there_is_to_know(tmp_path, capsys):
 def test_settings_are_checked(tmp_path, settings, message):
     with pytest.raises(SettingError, match=message):
         search(tmp_path, **settings)
-
-
-def test_an_evaluator_that_refuses_leaves_nothing_open(tmp_path):
-    trials = TrialLoop(
-        Switches(), Sensitive(), Scripted(tmp_path, refuses=True), folder=tmp_path, n_trials=3, progress=False
-    )
-    with pytest.raises(SettingError, match="not this space"):
-        trials.open()
-    assert trials._log._file.closed
 
 
 def test_it_needs_no_lightning(tmp_path):
