@@ -1,7 +1,9 @@
 """The public names at the root."""
 
+import configparser
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ import lightning_nas
 from lightning_nas.catalogue import KINDS, kind_of
 from lightning_nas.files import find_config, packaged_configs
 from lightning_nas.specs import Configurable, class_path, concrete, find_class
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", lightning_nas.PUBLIC)
@@ -65,3 +69,12 @@ def test_a_paper_names_its_search(typed, found, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_config(typed).endswith(found)
     assert found in packaged_configs()
+
+
+def test_every_room_is_in_the_wheel():
+    """A folder that the list leaves out is missing from an installed package alone."""
+    listed = configparser.ConfigParser()
+    listed.read(ROOT / "setup.cfg")
+    packages = set(listed["options"]["packages"].split())
+    rooms = {path.parent.relative_to(ROOT) for path in (ROOT / "lightning_nas").rglob("__init__.py")}
+    assert {".".join(room.parts) for room in rooms} == packages - {"lightning_nas.configs"}
