@@ -37,6 +37,12 @@ ALWAYS_THERE = {
 }
 """Callbacks of every run on the command line, which are not asked for once more."""
 
+WITHOUT_STEPS = {
+    "ModelCheckpoint": "saves after steps of an optimizer, and a search of trials has none; last.ckpt and trials.jsonl "
+    "are there without it"
+}
+"""What is said on the command line of callbacks of a search of trials."""
+
 
 class Trainer(pl.Trainer):
     """Lightning's trainer, and one more thing to do with a search: derive."""
@@ -150,8 +156,14 @@ class CommandLine(LightningAdapter):
         if self.command == "fit":
             check_trainer_settings(settings, self.model.refused_settings)
             check_callbacks(asked, self.model.refused_callbacks | ALWAYS_THERE)
+            if not self.model.has_network:
+                check_callbacks(asked, WITHOUT_STEPS)
         given: dict[str, Any] = {} if self.model.has_network else {"accelerator": "cpu", "enable_model_summary": False}
+        ours: list[Callback] = []
+        if self.command == "fit" and self.model.has_network and settings["enable_model_summary"] is not False:
+            ours += [] if any(isinstance(callback, ModelSummary) for callback in asked) else [Summary()]
         if settings["fast_dev_run"]:
+            given["callbacks"] = [*asked, *ours]
             return given if settings["logger"] is not None else given | {"logger": False}
         root = Path(settings["default_root_dir"] or "runs")
         self.has_new_root = not root.exists()
@@ -161,9 +173,6 @@ class CommandLine(LightningAdapter):
             given["logger"] = [CSVLogger(str(run.path), name="", version=""), wandb_logger(run.path, self.model)]
         if self.command != "fit":
             return given
-        ours: list[Callback] = []
-        if self.model.has_network and settings["enable_model_summary"] is not False:
-            ours += [] if any(isinstance(callback, ModelSummary) for callback in asked) else [Summary()]
         if settings["enable_checkpointing"] is not False:
             ours += [
                 LastCheckpoint(
