@@ -116,7 +116,7 @@ class LightningAdapter(LightningCLI):
         self.check_settings({"model": self.model.spec, "data": self.datamodule.spec})  # now paths are what they mean
         self.trainer = self.instantiate_trainer()
         if self.command == "fit":
-            self.model.check(self.trainer, self.datamodule)
+            self.model.check(self.trainer, self.datamodule, self.config[self.command].get("ckpt_path"))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")

@@ -3,20 +3,16 @@
 Nothing heavy is imported before it is known what is asked.
 """
 
-import inspect
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-import yaml
 
 from lightning_nas.errors import SettingError, setting_error
 from lightning_nas.files import find_config
-from lightning_nas.runs.folder import USER_PACKAGES, RunFolder
+from lightning_nas.runs.folder import USER_PACKAGES
 
 TRAINING = ("fit", "validate", "test", "derive")
 USAGE = """\
@@ -73,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(argv: list[str]) -> None:
     """Runs one of the commands on ``LightningCLI``."""
+    from lightning_nas.cli.continuing import weigh
     from lightning_nas.cli.training import CommandLine
     from lightning_nas.training.checkpoints import checkpoint_settings
 
@@ -81,64 +78,11 @@ def train(argv: list[str]) -> None:
     if checkpoint:
         settings = checkpoint_settings(checkpoint, fit=argv[0] == "fit")
         files = [after for before, after in itertools.pairwise(argv) if before in ("-c", "--config")]
-        if argv[0] == "fit":
-            fill_defaults(settings, files)
-        compare_with_files(settings, files, checkpoint)
+        weigh(settings, files, checkpoint, fit=argv[0] == "fit")
         # after the configuration files and before the flags, so that flags win over the checkpoint
         at = max((i + 2 for i, a in enumerate(argv) if a in ("-c", "--config")), default=1)
         argv[at:at] = ["--config", json.dumps(settings)]
     CommandLine(argv, settings)
-
-
-def fill_defaults(settings: dict[str, Any], files: Sequence[str]) -> None:
-    """Gives a checkpoint's settings the defaults that its run had where files say otherwise: it keeps no defaults."""
-    from lightning_nas.callbacks import ArchitectureLogger
-    from lightning_nas.cli.training import Trainer
-
-    for section, cls in {"trainer": Trainer, "architecture_logger": ArchitectureLogger}.items():
-        if "trainer" not in settings:  # from Python: what its trainer had is not known
-            return
-        defaults = inspect.signature(cls).parameters
-        for file in files:
-            said = (yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}).get(section) or {}
-            for name in said.keys() & defaults.keys() - {"default_root_dir"}:  # where a run writes is no part of it
-                settings.setdefault(section, {}).setdefault(name, defaults[name].default)
-
-
-def compare_with_files(settings: dict[str, Any], files: Sequence[str], checkpoint: str) -> None:
-    """Says in which settings a checkpoint wins over configuration files that say others.
-
-    Raises:
-        SettingError: if the files are of another method than the checkpoint.
-    """
-    said: dict[str, Any] = {}
-    for file in files:
-        said |= dict(_leaves(yaml.safe_load(Path(file).read_text(encoding="utf-8"))))
-    kept = dict(_leaves(settings))
-    was, now = (str(of.get("model", "")).rpartition(".")[2] for of in (kept, said))
-    if now and was != now:
-        instead = "To continue it leave --config out, to begin a new run --ckpt_path"
-        if now == "Retrain":
-            folder = RunFolder.of_checkpoint(checkpoint)
-            instead = f"To retrain what the search found, give --model.architecture {folder.architecture} instead"
-        raise SettingError(
-            f"ckpt_path: {checkpoint} is of {was}, and the configuration of {now}; a checkpoint continues its own run. "
-            f"{instead}"
-        )
-    said.pop("model", None)  # the same class, perhaps by its short name
-    differ = [f"{name} {kept[name]} (not {value})" for name, value in said.items() if kept.get(name, value) != value]
-    if differ:
-        print(f"from the checkpoint, which wins over files and not over flags: {', '.join(differ)}", file=sys.stderr)
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values of a configuration by their full names, that of a class by the object's own."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            inner = name if key in ("class_path", "init_args") else f"{name}.{key}" if name else str(key)
-            yield from _leaves(item, inner)
-    elif isinstance(value, (int, float)) or name == "model":
-        yield name, value
 
 
 def without_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:

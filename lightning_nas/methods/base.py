@@ -6,6 +6,7 @@ import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, get_args
 
@@ -113,8 +114,8 @@ class OneShotMethod(NetworkModule, Method):
         self.bn = bn
         self.automatic_optimization = False
 
-    def check(self, trainer: Trainer, data: Any) -> None:
-        super().check(trainer, data)
+    def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
+        super().check(trainer, data, checkpoint)
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             name = type(trainer.strategy).__name__
             raise SettingError(

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -80,8 +81,13 @@ class Module(Configurable, LightningModule):
         """The names of the figures that it logs, which callbacks can follow. A subclass adds its own."""
         return []
 
-    def check(self, trainer: Trainer, data: Any) -> None:
+    def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         """Refuses a trainer and data with which a run would go wrong, before it begins.
+
+        Args:
+            trainer: the trainer of the run.
+            data: the data module; None: there is none.
+            checkpoint: the path of the checkpoint from which the run continues; None: it begins.
 
         Raises:
             SettingError: naming the setting and what to use instead.
@@ -91,13 +97,11 @@ class Module(Configurable, LightningModule):
         checks.check_trains(trainer)
         checks.check_precision(str(trainer.precision), self.precisions, self.precision_reason)
         checks.check_callbacks(trainer.callbacks, self.refused_callbacks)  # type: ignore[attr-defined]
+        checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.check(self.trainer, self.trainer.datamodule)  # type: ignore[attr-defined]
-
-    def on_fit_start(self) -> None:
-        checks.check_monitored(self.trainer.callbacks, self.figures)  # type: ignore[attr-defined]
+            self.check(self.trainer, self.trainer.datamodule, self.trainer.ckpt_path)  # type: ignore[attr-defined]
 
     def conclude(self, data: DataModule, run: RunFolder, n_random: int) -> Outcome:
         """Writes what the finished run leaves behind, and returns it.
@@ -184,18 +188,16 @@ class NetworkModule(Module):
         if inputs is not None:
             self.build_network(inputs)
 
-    def check(self, trainer: Trainer, data: Any) -> None:
-        super().check(trainer, data)
+    def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         checks.check_parts(self.space, self.task, data)
-        self.trainer = trainer
+        self.trainer = trainer  # whose limits decide which figures there will be
+        follows = checks.monitoring(trainer.callbacks)  # type: ignore[attr-defined]
+        if follows and not self.metric_names and isinstance(data, DataModule):
+            data.prepare_data()  # the inputs may be those of files that are not there yet
+            self.metric_names = [str(name) for name in self.task.metrics(data.inputs)]
+        super().check(trainer, data, checkpoint)
         if self.drop_path or any(isinstance(o, Optimizer) and o.schedule is not None for o in vars(self).values()):
             checks.check_epochs(trainer)  # which they follow
-        if checks.monitoring(trainer.callbacks):  # type: ignore[attr-defined]
-            if not self.metric_names and isinstance(data, DataModule):
-                data.prepare_data()  # the inputs may be those of files that are not there yet
-                self.metric_names = [str(name) for name in self.task.metrics(data.inputs)]
-            if self.metric_names:
-                checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -300,7 +302,6 @@ class NetworkModule(Module):
                 settings.take_effect(optimizer, scheduler)
 
     def on_fit_start(self) -> None:
-        super().on_fit_start()
         self.carries = move_data_to_device(self.carries, self.device)  # those of a checkpoint lie on the CPU
 
     def on_train_epoch_start(self) -> None:

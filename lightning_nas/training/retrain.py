@@ -1,6 +1,7 @@
 """Training one architecture from scratch: what the figures of a paper are measured on."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -114,8 +115,8 @@ class Retrain(NetworkModule):
         optimizers, schedulers = self.optimized((self.optimizer, self.network.parameters()))
         return optimizers, schedulers
 
-    def check(self, trainer: Trainer, data: Any) -> None:
-        super().check(trainer, data)
+    def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
+        super().check(trainer, data, checkpoint)
         if self.optimizer.clip is not None and trainer.gradient_clip_val is not None:
             raise SettingError(
                 "trainer.gradient_clip_val: the optimizer has a clip of its own; set model.optimizer.clip"

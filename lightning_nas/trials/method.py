@@ -136,30 +136,30 @@ class TrialSearch(Method):
             progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
             progress.ready = progress.started = progress.processed = progress.completed = number
 
-    def check(self, trainer: Trainer, data: Any) -> None:
-        super().check(trainer, data)
+    def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
+        super().check(trainer, data, checkpoint)
         if trainer.world_size > 1:
             raise SettingError("trainer.devices: 1; more trials at once are the executor's, executor.n_workers")
         evaluator = self.trials.evaluator
         data = None if data is None or data.is_empty else data
         checks.check_parts(self.space, getattr(evaluator, "task", None), data)
-        checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "retrain_config"):  # the default is for one space
                 callback.retrain_config = retrain_config(callback.retrain_config, self.space)
         self.trials.folder = None if trainer.fast_dev_run else Path(trainer.default_root_dir)  # type: ignore[attr-defined]
         if data is not None:
             data.prepare_data()
-        self.trials.check(data, log_before(trainer))
+        self.trials.check(data, log_before(trainer, checkpoint))
 
     @property
     def figures(self) -> list[str]:
         return ["done", "failed", "best"]
 
     def on_fit_start(self) -> None:
-        super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.trials.open(None if data is None or data.is_empty else data, log_before(self.trainer))
+        self.trials.open(
+            None if data is None or data.is_empty else data, log_before(self.trainer, self.trainer.ckpt_path)
+        )
 
     def on_train_start(self) -> None:
         run: Any = self.trainer
@@ -226,16 +226,12 @@ class CloseOnException(Callback):
         self.trials.close()
 
 
-def log_before(trainer: Trainer) -> Path | None:
+def log_before(trainer: Trainer, checkpoint: str | Path | None) -> Path | None:
     """The ``trials.jsonl`` of the run from whose checkpoint a search continues; None: it is a new one.
 
     Raises:
         SettingError: if there is none beside the checkpoint.
     """
-    checkpoint = trainer.ckpt_path
-    if checkpoint is None:  # which a trainer knows only once it runs, and the command line has in its settings
-        configs = [getattr(callback, "config", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-        checkpoint = next((c["ckpt_path"] for c in configs if c is not None and "ckpt_path" in c), None)
     if checkpoint is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
     log = RunFolder.of_checkpoint(checkpoint).trials
