@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import lightning_nas
-from lightning_nas.controllers import Controller
+from lightning_nas.controllers import Controller, ControllerUpdate
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluator
@@ -58,6 +58,7 @@ KINDS = (
     Kind("measures", Measure, "measure"),
     Kind("executors", Executor, "executor"),
     Kind("controllers", Controller, "controller"),
+    Kind("updates of controllers", ControllerUpdate, "update"),
     Kind("optimisers", Optimizer, "optimizer"),
     Kind("schedules of learning rates", LRSchedule, "schedule"),
 )

@@ -249,8 +249,13 @@ class NetworkModule(Module):
         """Builds an optimiser from its spec, and records it under the argument's name, so that a checkpoint and
         ``config.yaml`` have its rate even where it is the default."""
         built = Optimizer.build(optimizer, name)
-        self._init_args[name] = self.hparams[name] = built.spec
+        self.record(name, built)
         return built
+
+    def record(self, name: str, built: Configurable) -> None:
+        """Records an object under the argument's name, so that a checkpoint and ``config.yaml`` have its settings even
+        where it is the default."""
+        self._init_args[name] = self.hparams[name] = built.spec
 
     @property
     def n_epochs(self) -> int:

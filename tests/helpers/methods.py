@@ -5,7 +5,7 @@ from random import Random
 
 import torch
 
-from lightning_nas.controllers import FactorizedController, TransformerController
+from lightning_nas.controllers import PPO, FactorizedController, Reinforce, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.spaces import (
@@ -62,12 +62,13 @@ def enas(**given):
 
 
 DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
-ENAS_STEPS = {"controller_lr": 0.1, "baseline_decay": 0.9, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
+ENAS_STEPS = {"controller_lr": 0.1, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
 ONE_SHOT = {
     "darts-first": partial(darts, order="first", **DARTS_STEPS),
     "darts-second": partial(darts, **DARTS_STEPS),
     "random-search-ws": partial(random_search_ws, n_candidates=50),
-    "enas": partial(enas, controller_steps=8, samples_per_step=8, **ENAS_STEPS),
+    "enas": partial(enas, controller_steps=8, samples_per_step=8, update=Reinforce(0.9, 1e-4, 0.0), **ENAS_STEPS),
+    "enas-ppo": partial(enas, controller_steps=8, samples_per_step=8, update=PPO(0.9), **ENAS_STEPS),
 }
 """Name to a function that builds the method with settings that suit a short search."""
 
@@ -119,26 +120,32 @@ CASES = {
     ),
     "random-search-ws": MethodCase(random_search_ws, digits, architecture_steps=0, neither=("steps",), thorough=True),
     "enas-darts": MethodCase(
-        partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("reinforce.baseline",)
+        partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("baseline.average",)
     ),
     "enas-micro": MethodCase(
         partial(enas, space=MICRO, controller=TransformerController(width=8, heads=2)),
         digits,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
         thorough=True,
     ),
     "enas-macro": MethodCase(
         partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
         digits,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
     ),
     "enas-nas-bench-201": MethodCase(
         partial(enas, space=NASBench201(), controller=FactorizedController()),
         digits,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
+    ),
+    "enas-ppo": MethodCase(
+        partial(enas, space=ENASMacro(layers=3), skip_weight=0.5, update=PPO(passes=2)),
+        digits,
+        architecture_steps=8,
+        neither=("baseline.average", "baseline.weight"),
     ),
     "darts-enas-micro": MethodCase(partial(darts, order="first", space=MICRO), digits),
     "darts-rnn": MethodCase(
@@ -149,7 +156,7 @@ CASES = {
         partial(enas, space=ENASRecurrentCell(nodes=3), drop_path=0.0, models_per_step=2),
         words,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
     ),
     "random-search-ws-rnn": MethodCase(
         partial(random_search_ws, space=DARTSRecurrentCell(nodes=2)), words, architecture_steps=0, neither=("steps",)

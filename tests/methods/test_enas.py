@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_nas import SGD, Adam
-from lightning_nas.controllers import LSTMController
+from lightning_nas.controllers import PPO, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.files import config_folder
@@ -86,7 +86,7 @@ class Steps(pl.Callback):
     def keep(self, search):
         self.networks.append(copy.deepcopy(search.network))
         self.policies.append(copy.deepcopy(search.policy))
-        self.baselines.append(float(search.reinforce.baseline))
+        self.baselines.append(float(search.baseline.value))
 
 
 def fitted(search, monkeypatch, data=None, **settings):
@@ -251,7 +251,7 @@ def test_clipping_bounds_both_optimisers_and_nothing_is_clipped_without_it(monke
         return [math.sqrt(sum(float(g.square().sum()) for g in step if g is not None)) for step in gradients]
 
     # a controller with some weight in its output layers, so that its gradients have a size
-    settings = {"controller": LSTMController(8, temperature=None), "entropy_weight": 1.0}
+    settings = {"controller": LSTMController(8, temperature=None), "update": Reinforce(entropy_weight=1.0, baseline=0.0)}
     free = fitted(method(gradient_clip=None, **settings), monkeypatch, limit_train_batches=7)
     monkeypatch.undo()
     clipped = fitted(method(gradient_clip=1e-3, controller_clip=1e-4, **settings), monkeypatch, limit_train_batches=7)
@@ -319,8 +319,7 @@ def test_a_step_of_the_controller_is_reinforce_by_hand(monkeypatch, skip_weight)
         controller=LSTMController(hidden=8, tanh_constant=1.5, temperature=None),
         controller_steps=3,
         samples_per_step=4,
-        entropy_weight=0.1,
-        baseline_decay=0.9,
+        update=Reinforce(decay=0.9, entropy_weight=0.1, baseline=0.0),
         skip_weight=skip_weight,
         controller_lr=0.05,
     )
@@ -495,7 +494,6 @@ def test_a_diverged_search_says_so_and_the_last_good_checkpoint_stays(explode, t
         *({name: 0} for name in ("models_per_step", "controller_steps", "samples_per_step")),
         {"n_candidates": -1},
         {"drop_path": 1.0},
-        {"baseline_decay": 1.0},
         {"bn": "running"},
     ],
 )
@@ -570,8 +568,8 @@ def test_the_searches_have_the_settings_of_the_released_code(name):
     assert (sgd.weight_decay, sgd.momentum, sgd.nesterov, sgd.clip) == (decay, 0.9, True, 5)
     schedule = sgd.schedule
     assert (sgd.lr, schedule.minimum, schedule.first_period) == (0.05, 0.0005, 10)
-    assert (search.reinforce.entropy_weight, search.n_candidates) == (1e-4, 10)
-    assert search.reinforce.decay == pytest.approx(0.99**samples)
+    assert search.n_candidates == 10
+    assert search.update.spec == Reinforce(0.99, entropy_weight=1e-4, baseline=0.0, differentiate_entropy=False).spec
     assert search.drop_path == 0.4
     network = search.space.network({"channels": 3, "image_size": 32, "num_classes": 10}, **search.network_settings)
     if name == "enas/search.yaml":

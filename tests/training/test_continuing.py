@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightning_nas import PUBLIC
 from lightning_nas.catalogue import KINDS
-from lightning_nas.controllers import FactorizedController, LSTMController, TransformerController
+from lightning_nas.controllers import PPO, FactorizedController, LSTMController, Reinforce, TransformerController
 from lightning_nas.data import (
     CIFAR10,
     ClutteredDigits,
@@ -180,6 +180,12 @@ POLICIES = {
     "operation_bias": Refused({"conv_3x3": 1.0}),
     "skip_target": Refused(0.3),
 }
+UPDATE = {
+    "decay": Changes(0.5, POLICY, WEIGHTS),
+    "entropy_weight": Changes(1.0, POLICY, WEIGHTS),
+    "baseline": Refused(1.0),
+    "differentiate_entropy": Refused(None),
+}
 FEW = ["skip_connect", "sep_conv_3x3"]
 
 TABLE: dict[type, Row] = {
@@ -215,8 +221,7 @@ TABLE: dict[type, Row] = {
             "models_per_step": Changes(2, WEIGHTS),
             "controller_steps": Refused(3),  # it is the length of an epoch, by which batches are numbered
             "samples_per_step": Changes(3, POLICY, WEIGHTS),
-            "entropy_weight": Changes(1.0, POLICY, WEIGHTS),
-            "baseline_decay": Changes(0.5, POLICY, WEIGHTS),
+            "update": Refused(Reinforce(0.9)),
             "skip_weight": Changes(5.0, POLICY, WEIGHTS),
             "controller_optimizer": Refused(SGD(0.1)),
             "controller_optimizer.lr": Changes(0.1, (*POLICY, *RATES), WEIGHTS),
@@ -449,10 +454,10 @@ TABLE: dict[type, Row] = {
             "optimizer": Refused(SGD(0.1)),
             "optimizer.lr": Refused(0.2),  # although an optimiser's may change elsewhere
             "batch_size": Refused(2),
-            "baseline_decay": Refused(0.5),
-            "entropy_weight": Refused(0.1),
+            "update": Refused(PPO()),
+            "update.entropy_weight": Refused(0.1),  # although an update's may change elsewhere
         },
-        PolicyGradient(FactorizedController(), Adam(0.1)),
+        PolicyGradient(FactorizedController(), Adam(0.1), 1, Reinforce(0.9)),
     ),
     RandomSearch: Row("trials", "model.strategy", {"by": Refused("choice")}, RandomSearch()),
     TabularBenchmark: Row(
@@ -540,6 +545,13 @@ TABLE: dict[type, Row] = {
     FactorizedController: Row(
         "enas", "model.controller", {"skip_target": POLICIES["skip_target"]}, FactorizedController()
     ),
+    # -- updates of controllers
+    PPO: Row(
+        "enas",
+        "model.update",
+        UPDATE | {"clip": Changes(0.01, POLICY, WEIGHTS), "passes": Changes(2, POLICY, WEIGHTS)},
+    ),
+    Reinforce: Row("PyDocs", "model.update", UPDATE),
 }
 
 # -- the table is complete ---------------------------------------------------------------------------------------------
@@ -605,7 +617,7 @@ def retrain(optimizer=None, inputs=None):
 
 
 def controlled(which, **settings):
-    few = {"controller_steps": 2, "samples_per_step": 2, "baseline_decay": 0.9, "n_candidates": 2}
+    few = {"controller_steps": 2, "samples_per_step": 2, "update": PPO(0.9), "n_candidates": 2}
     controller = LSTMController(hidden=8, operation_bias={})
     policy = Adam(0.01, betas=(0.0, 0.999), eps=1e-3)
     more = {"controller": controller, "controller_optimizer": policy, "optimizer": sgd()}
@@ -619,7 +631,8 @@ def searched(method, **settings):
 
 def reading():
     recurrent = ENASRecurrentCell(nodes=3)
-    return controlled(recurrent, task=LanguageModeling(), network={"hidden": 6})
+    update = Reinforce(0.9, 1e-4, baseline=0.0)
+    return controlled(recurrent, task=LanguageModeling(), network={"hidden": 6}, update=update)
 
 
 def digits(**settings):
