@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import Operation
+from lightning_nas.operations.normalization import evaluating
 from lightning_nas.spaces.base import Network
 from lightning_nas.spaces.cells import Candidates
 
@@ -41,7 +42,7 @@ class CostTable:
         """Counts what the operations on a network's edges cost for one example.
 
         Args:
-            network: a network in search form. On the meta device nothing is computed.
+            network: a network in search form, which is left as it is.
 
         Raises:
             SettingError: if choices are not operations on edges, so that costs are no sum over choices.
@@ -89,15 +90,12 @@ def _places(network: Network) -> dict[tuple[Candidates, str, int], tuple[int, in
             found[candidates, place, source] = tuple(state.shape[2:])  # type: ignore[index]
 
     hooks = [m.register_forward_pre_hook(see) for m in network.modules() if isinstance(m, Candidates)]
-    training = network.training
     try:
-        network.eval()
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             # one option after the other, since after a node whose edges are all none nothing is read
             for k in range(max(len(choice.options) for choice in network.space.choices)):
                 network(network.example(), {c.name: min(k, len(c.options) - 1) for c in network.space.choices})
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
     return found

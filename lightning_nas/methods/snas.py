@@ -23,7 +23,6 @@ import functools
 from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from lightning_nas.costs.table import CostTable
@@ -133,9 +132,7 @@ class SNAS(DifferentiableMethod):
     @functools.cached_property
     def costs(self) -> CostTable:
         """What each option costs in the network of the search."""
-        with torch.device("meta"):
-            network = self.space.network(self.network.inputs, **self.network_settings)
-        return CostTable.of(network).to(self.device)
+        return CostTable.of(self.network).to(self.device)
 
     def cost_under(self, weights: Tensor) -> Tensor:
         """The cost of every place of a choice times its share, ``(n_places,)``; the sum is that of mean cells.
