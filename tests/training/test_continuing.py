@@ -35,7 +35,8 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedWeights, TabularBenchmark, ZeroCost
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Measure, SynFlow
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, RandomSearchWS
+from lightning_nas.relaxations import GumbelSoftmax, Softmax, StraightThroughGumbel
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -155,6 +156,7 @@ WORKERS = "processes prepare the same batches"
 PLACE = "the same data from another place"
 FETCHING = "says what is done where files are missing or others, and here they are there"
 EXECUTOR = "where and how trials run changes no result; tests/trials runs them in processes"
+LAST_EPOCH = "in the last epoch the temperature is the end's"
 CUTOUT = Changes(4, WEIGHTS)
 OTHER_ARCHITECTURE = ArchitectureRecord(NASBench201(), (1, 1, 1, 1, 1, 1))
 DIGITS = {"channels": 1, "image_size": 8, "num_classes": 10}
@@ -200,6 +202,7 @@ TABLE: dict[type, Row] = {
             "order": Changes("first", ALPHAS),
             "warmup_epochs": Changes(3, ALPHAS),
             "unrolled_clip": Changes(1e-3, ALPHAS),
+            "relaxation": Refused(GumbelSoftmax()),
             "optimizer": Refused(Adam(0.1)),
             "optimizer.lr": Changes(0.2, (*WEIGHTS, *ALPHAS, *RATES)),
             "optimizer.momentum": Changes(0.1, (*WEIGHTS, *ALPHAS), RATES),
@@ -230,6 +233,34 @@ TABLE: dict[type, Row] = {
             "optimizer.clip": Changes(1e-3, WEIGHTS),
             "drop_path": Changes(0.9, WEIGHTS),
             "n_candidates": Changes(4, COMPARED, (*WEIGHTS, *POLICY)),
+        },
+    ),
+    SNAS: Row(
+        "snas",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "relaxation": Refused(GumbelSoftmax(0.5)),
+            "cost": Changes("linear", ALPHAS, RATES),
+            "cost_weight": Changes(1.0, ALPHAS, RATES),
+            "estimator": Changes("discrete", ALPHAS, RATES),
+            "drop_path": Changes(0.0, WEIGHTS, RATES),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
+        },
+    ),
+    GDAS: Row(
+        "gdas",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "relaxation": Refused(GumbelSoftmax()),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
         },
     ),
     RandomSearchWS: Row(
@@ -534,6 +565,14 @@ TABLE: dict[type, Row] = {
         },
         Ray(),
     ),
+    # -- relaxations
+    Softmax: Row("darts", "model.relaxation", {}, Softmax()),
+    GumbelSoftmax: Row(
+        "snas", "model.relaxation", {"start": Waits(0.1, LAST_EPOCH), "end": Changes(0.1, ALPHAS, RATES)}
+    ),
+    StraightThroughGumbel: Row(
+        "gdas", "model.relaxation", {"start": Waits(0.1, LAST_EPOCH), "end": Changes(9.0, ALPHAS, RATES)}
+    ),
     # -- controllers
     LSTMController: Row("enas", "model.controller", POLICIES | {"hidden": Refused(3), "layers": Refused(2)}),
     TransformerController: Row(
@@ -642,6 +681,8 @@ def digits(**settings):
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
+    "snas": lambda: (searched(SNAS, cost="log"), digits()),
+    "gdas": lambda: (searched(GDAS), digits()),
     "enas": lambda: (
         controlled(
             ENASMacro(layers=3),
