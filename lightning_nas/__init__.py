@@ -53,6 +53,7 @@ PUBLIC = {
     "NonMonotoneAveraging": "callbacks.averaging",
     "OneShotMethod": "methods.base",
     "Optimizer": "training.optimizers",
+    "PDARTS": "methods.p_darts",
     "PennTreebank": "data.penn_treebank",
     "PolicyGradient": "strategies.policy_gradient",
     "Processes": "executors.processes",

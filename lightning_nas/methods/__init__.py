@@ -5,6 +5,7 @@ from lightning_nas.methods.darts import DARTS
 from lightning_nas.methods.differentiable import DifferentiableMethod
 from lightning_nas.methods.enas import ENAS
 from lightning_nas.methods.loading import load_search
+from lightning_nas.methods.p_darts import PDARTS
 from lightning_nas.methods.random_search_ws import RandomSearchWS
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DifferentiableMethod",
     "Method",
     "OneShotMethod",
+    "PDARTS",
     "RandomSearchWS",
     "SamplingMethod",
     "load_search",

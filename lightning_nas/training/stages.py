@@ -37,8 +37,8 @@ class Staged(NetworkModule):
     """A module whose fit has stages.
 
     A subclass stands before the class that it stages (``class PDARTS(Staged, DifferentiableMethod)``), and calls
-    :meth:`in_stages` once its network settings are there. It overrides :meth:`next_space` where a stage has another
-    space than the one before, and :meth:`enter` for what it owns besides the network.
+    :meth:`in_stages` once the rest of it is made. It overrides :meth:`next_stage` where a stage has another space than
+    the one before, and :meth:`enter` for what it owns besides the network.
 
     Attributes:
         stages: the stages in their order.
@@ -70,9 +70,9 @@ class Staged(NetworkModule):
         self.stages, self._common = stages, self.network_settings
         self.enter(0, self.space)
 
-    def next_space(self) -> Space:
-        """The space of the stage that comes next, as this one ends."""
-        return self.space
+    def next_stage(self) -> None:
+        """Enters the stage after the current one, which has ended; a subclass says in which space."""
+        self.enter(self.stage + 1, self.space)
 
     def enter(self, number: int, space: Space) -> None:
         """Becomes the module of a stage, as it is when the stage begins.
@@ -118,7 +118,7 @@ class Staged(NetworkModule):
 
     def on_train_epoch_start(self) -> None:
         if self.epoch == self.n_epochs:
-            self.enter(self.stage + 1, self.next_space())
+            self.next_stage()
             self.trainer.strategy.connect(self)  # as a new fit: to the device, to the other ranks, with optimisers
             self.trainer.strategy.setup(self.trainer)
             count = sum(parameter.numel() for parameter in self.network.parameters())
