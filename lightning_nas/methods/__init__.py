@@ -11,10 +11,10 @@ from lightning_nas.methods.random_search_ws import RandomSearchWS
 __all__ = [
     "DARTS",
     "ENAS",
+    "PDARTS",
     "DifferentiableMethod",
     "Method",
     "OneShotMethod",
-    "PDARTS",
     "RandomSearchWS",
     "SamplingMethod",
     "load_search",

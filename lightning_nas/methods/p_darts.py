@@ -7,8 +7,8 @@ that is found has few skips.
 
 Differs from the released code:
 1. An architecture step leaves BatchNorm's running averages alone.
-2. The last, smaller batch of a pass is left out, and there are as many architecture batches as there are weight batches.
-3. Validation is in every epoch, there in the last five of a stage.
+2. Pools and their BatchNorm are computed once per state (the same numbers).
+3. The last, smaller batch of a pass is left out.
 4. The search returns the cell with at most ``max_skips`` skips; there, cells with every number of skips are printed.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_nas.errors import SettingError
@@ -84,8 +85,8 @@ class PDARTS(Staged, DifferentiableMethod):
         numbers = [max((len(choice.options) for choice in choices), default=0), *operations]
         if len(operations) != len(stages) - 1 or numbers != sorted(set(numbers), reverse=True) or numbers[-1] < 2:
             raise SettingError(
-                f"operations: a number for each of the {len(stages)} stages but the first, 2 or more, falling, and less "
-                f"than the {numbers[0]} of the space; got {list(operations)}"
+                f"operations: a number for each of the {len(stages)} stages but the first, falling, 2 or more, and "
+                f"less than the {numbers[0]} of the space; got {list(operations)}"
             )
         if len(skip_dropout) != len(stages) or not all(0 <= probability < 1 for probability in skip_dropout):
             raise SettingError(
@@ -127,11 +128,12 @@ class PDARTS(Staged, DifferentiableMethod):
         Args:
             number: the number of options that each choice keeps.
         """
+        logits = self.alphas.detach().masked_fill(~self.present, -torch.inf)
         strongest = {}
-        for choice, logits, present in zip(self.space.choices, self.alphas.tolist(), self.present.tolist(), strict=True):
+        for choice, row, present in zip(self.space.choices, logits, self.present.sum(1).tolist(), strict=True):
             if choice.kind == "operation":
-                there = [option for option in range(len(choice.options)) if present[option]]
-                strongest[choice.name] = [choice.options[o] for o in sorted(there, key=lambda o: -logits[o])[:number]]
+                ranked = row.argsort(descending=True, stable=True).tolist()
+                strongest[choice.name] = [choice.options[o] for o in ranked[: min(number, present)]]
         return strongest
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ class PDARTS(Staged, DifferentiableMethod):
         super().training_step(batch, batch_idx)
 
     def loss(self, forward: Callable[..., Any], *args: Any, **settings: Any) -> Tensor:
-        """The task's loss of a network that drops values which identities pass on, as often as it does in this epoch."""
+        """The task's loss, of a network that drops values which identities pass on as often as the epoch says."""
         dropout = skip_dropout_at(self.skip_dropout[self.stage], self.epoch, self.n_epochs, self.warmup_epochs)
         if dropout and self.network.training:
             forward = partial(forward, skip_dropout=dropout)
