@@ -200,15 +200,15 @@ def derive_with_few_skips(space: Space, weights: Sequence[Sequence[float]], max_
         weights: for each choice the weight of each option.
         max_skips: the largest number of skips; there are more where a choice has no other operation.
     """
-    weights = [list(row) for row in weights]
+    scores = [list(row) for row in weights]
     while True:
-        architecture = space.derive(weights)
+        architecture = space.derive(scores)
         skips = [
-            (weights[k][option], k, option)
+            (scores[k][option], k, option)
             for k, (choice, option) in enumerate(zip(space.choices, architecture, strict=True))
             if choice.options[option] == "skip_connect" and choice.cell != "reduce"
         ]
         weakest, k, option = min((skip for skip in skips if skip[0] > 0), default=(0.0, 0, 0))
         if len(skips) <= max_skips or not weakest:
             return architecture
-        weights[k][option] = 0.0
+        scores[k][option] = 0.0
