@@ -29,6 +29,7 @@ CASES = {
         {"channels": 2, "cells": 3},
     ),
     "darts-sparse": SpaceCase(DARTSCell(nodes=2, sparse=True), {"channels": 2, "cells": 3}),
+    "darts-edge-all": SpaceCase(DARTSCell(nodes=2, kept=None), {"channels": 2, "cells": 3, "pool_norm": True}),
     "nasnet": SpaceCase(NASNetCell(nodes=3, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"]), SMALL),
     "nasnet-drop-path": SpaceCase(
         NASNetCell(nodes=2, operations=["skip_connect", "avg_pool_3x3"]), {"channels": 2, "cells": 3}, drop_path=0.4

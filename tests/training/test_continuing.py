@@ -35,7 +35,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedWeights, TabularBenchmark, ZeroCost
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Measure, SynFlow
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, RandomSearchWS
 from lightning_nas.relaxations import GumbelSoftmax, Softmax, StraightThroughGumbel
 from lightning_nas.spaces import (
     DARTSCell,
@@ -156,7 +156,7 @@ WORKERS = "processes prepare the same batches"
 PLACE = "the same data from another place"
 FETCHING = "says what is done where files are missing or others, and here they are there"
 EXECUTOR = "where and how trials run changes no result; tests/trials runs them in processes"
-ONE_PLACE = "the temperature is that of GumbelSoftmax"
+LAST_EPOCH = "in the last epoch the temperature is the end's"
 CUTOUT = Changes(4, WEIGHTS)
 OTHER_ARCHITECTURE = ArchitectureRecord(NASBench201(), (1, 1, 1, 1, 1, 1))
 DIGITS = {"channels": 1, "image_size": 8, "num_classes": 10}
@@ -228,6 +228,51 @@ TABLE: dict[type, Row] = {
             "optimizer.clip": Changes(1e-3, WEIGHTS),
             "drop_path": Changes(0.9, WEIGHTS),
             "n_candidates": Changes(4, COMPARED, (*WEIGHTS, *POLICY)),
+        },
+    ),
+    SNAS: Row(
+        "snas",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "relaxation": Refused(GumbelSoftmax(0.5)),
+            "cost": Changes("linear", ALPHAS, RATES),
+            "cost_weight": Changes(1.0, ALPHAS, RATES),
+            "estimator": Changes("discrete", ALPHAS, RATES),
+            "drop_path": Changes(0.0, WEIGHTS, RATES),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
+        },
+    ),
+    GDAS: Row(
+        "gdas",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "relaxation": Refused(GumbelSoftmax()),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
+        },
+    ),
+    PDARTS: Row(
+        "p_darts",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "stages": Refused([{"cells": 3}]),
+            "operations": Refused([3]),
+            "skip_dropout": Changes([0.9], WEIGHTS, RATES),
+            "epochs": Refused(4),
+            "warmup_epochs": Changes(1, WEIGHTS, RATES),  # dropout falls later
+            "max_skips": Waits(0, "it is for what is derived; tests/methods/test_p_darts.py derives"),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
         },
     ),
     RandomSearchWS: Row(
@@ -535,15 +580,10 @@ TABLE: dict[type, Row] = {
     # -- relaxations
     Softmax: Row("darts", "model.relaxation", {}, Softmax()),
     GumbelSoftmax: Row(
-        "gumbel",
-        "model.relaxation",
-        {"start": Waits(0.1, "in the last epoch the temperature is the end's"), "end": Changes(0.1, ALPHAS, RATES)},
+        "snas", "model.relaxation", {"start": Waits(0.1, LAST_EPOCH), "end": Changes(0.1, ALPHAS, RATES)}
     ),
     StraightThroughGumbel: Row(
-        "gumbel",
-        "model.relaxation",
-        {"start": Waits(0.1, ONE_PLACE), "end": Waits(1.0, ONE_PLACE)},
-        StraightThroughGumbel(),
+        "gdas", "model.relaxation", {"start": Waits(0.1, LAST_EPOCH), "end": Changes(9.0, ALPHAS, RATES)}
     ),
     # -- controllers
     LSTMController: Row("enas", "model.controller", POLICIES | {"hidden": Refused(3), "layers": Refused(2)}),
@@ -642,10 +682,13 @@ def digits(**settings):
     return Digits(**({"batch_size": 256} | settings))  # two steps an epoch
 
 
+ONE_STAGE = {"stages": [{"cells": 2}], "operations": [], "skip_dropout": [0.3], "epochs": 3, "warmup_epochs": 0}
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
-    "gumbel": lambda: (searched(DARTS, order="first", relaxation=GumbelSoftmax()), digits()),
+    "snas": lambda: (searched(SNAS, cost="log"), digits()),
+    "gdas": lambda: (searched(GDAS), digits()),
+    "p_darts": lambda: (searched(PDARTS, **ONE_STAGE), digits()),
     "enas": lambda: (
         controlled(
             ENASMacro(layers=3),

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_nas.costs.profile import count_parameters
 from lightning_nas.operations import DARTS_OPERATIONS
-from lightning_nas.spaces import Architecture, Choice, DARTSCell, Gates
+from lightning_nas.spaces import PUBLISHED, Architecture, Choice, DARTSCell, Gates
 from lightning_nas.spaces.cells import Drops, States
 from lightning_nas.spaces.image_cells.darts import EdgeCell
 from lightning_nas.spaces.image_cells.shell import Cell, CellNetwork, Place
@@ -739,3 +740,47 @@ def test_a_cell_is_built_from_any_part_of_a_space() -> None:
         assert {name.rpartition("/")[2] for name in cell.edges.candidates.bodies if name.startswith(edge)} == operations
     choice = next(choice for choice in part.choices if choice.name == "normal/1->3")
     assert choice == Choice("normal/1->3", ("skip_connect",), "normal/3", sources=(1,))
+
+
+# -- any number of edges -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pool_norm", "n_params", "with_auxiliary"),
+    [
+        ("snas_mild", False, 2_661_382, 3_137_808),
+        ("snas_mild", True, 2_663_542, 3_139_968),
+        ("snas_moderate", False, 2_847_358, 3_323_784),
+        ("snas_moderate", True, 2_848_222, 3_324_648),
+        ("snas_aggressive", False, 2_313_622, 2_790_048),
+        ("snas_aggressive", True, 2_313_622, 2_790_048),
+    ],
+)
+def test_cells_of_snas_with_and_without_batch_norm_after_pools(
+    name: str, pool_norm: bool, n_params: int, with_auxiliary: int
+) -> None:
+    space, architecture, _ = PUBLISHED[name].build()
+    with torch.device("meta"):
+        network = space.restrict(architecture).network(
+            CIFAR, channels=36, cells=20, form="final", auxiliary=True, pool_norm=pool_norm
+        )
+    assert count_parameters(network) == n_params
+    assert sum(parameter.numel() for parameter in network.parameters()) == with_auxiliary
+
+
+def test_where_any_number_of_edges_is_kept_every_combination_is_legal() -> None:
+    space = DARTSCell(["normal"], 2, operations=["none", "skip_connect", "max_pool_3x3"], kept=None)
+    assert space.size == 3**5
+    architecture = space.from_genotype(normal="max_pool_3x3(1) | ")
+    assert space.describe(architecture) == "normal: max_pool_3x3(1) | "
+    scores = [[0.6, 0.4, 0.0], [0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3], [0.5, 0.2, 0.3]]
+    assert space.derive(scores) == architecture
+    keeping = DARTSCell(["normal"], 2, operations=["none", "skip_connect", "max_pool_3x3"], kept=1)
+    assert keeping.size == (2 * 2) * (3 * 2)
+
+
+def test_edges_that_are_kept_are_checked() -> None:
+    with pytest.raises(ValueError, match="kept: 1, 2 or null, got 3"):
+        DARTSCell(kept=3)
+    with pytest.raises(ValueError, match="sparse: changes nothing where kept is null"):
+        DARTSCell(sparse=True, kept=None)
