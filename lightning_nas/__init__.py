@@ -57,6 +57,7 @@ PUBLIC = {
     "OneShotMethod": "methods.base",
     "Optimizer": "training.optimizers",
     "PPO": "controllers.updates.ppo",
+    "PDARTS": "methods.p_darts",
     "PennTreebank": "data.penn_treebank",
     "PolicyGradient": "strategies.policy_gradient",
     "Processes": "executors.processes",

@@ -6,6 +6,7 @@ from lightning_nas.methods.differentiable import DifferentiableMethod
 from lightning_nas.methods.enas import ENAS
 from lightning_nas.methods.gdas import GDAS
 from lightning_nas.methods.loading import load_search
+from lightning_nas.methods.p_darts import PDARTS
 from lightning_nas.methods.random_search_ws import RandomSearchWS
 from lightning_nas.methods.snas import SNAS
 
@@ -13,6 +14,7 @@ __all__ = [
     "DARTS",
     "ENAS",
     "GDAS",
+    "PDARTS",
     "SNAS",
     "DifferentiableMethod",
     "Method",

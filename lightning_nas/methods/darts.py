@@ -101,7 +101,7 @@ class DARTS(DifferentiableMethod):
         return [*super().figures, "train/architecture_loss"]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        if self.current_epoch >= self.warmup_epochs:
+        if self.epoch >= self.warmup_epochs:
             _, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
             loss, gradient = self.architecture_gradient(batch, batch_idx)
             self.apply_gradients(alphas_optimizer, [self.alphas], [gradient], self.alphas_optimizer.clip)

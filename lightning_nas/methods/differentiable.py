@@ -72,10 +72,19 @@ class DifferentiableMethod(OneShotMethod):
         self.relaxation = Relaxation.build(relaxation, "relaxation")
         self.optimizer = self.recorded("optimizer", optimizer)
         self.alphas_optimizer = self.recorded("alphas_optimizer", alphas_optimizer)
+        self.alphas_mean, self.alphas_std = alphas_mean, alphas_std
+        self.begin_alphas("alphas")
+
+    def begin_alphas(self, *purpose: int | str) -> None:
+        """Makes the alphas that a search of the space begins with.
+
+        Args:
+            purpose: what their seed is derived for.
+        """
         widest = max(len(choice.options) for choice in self.space.choices)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "alphas"))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, *purpose))
         drawn = torch.randn(len(self.space.choices), widest, generator=generator)
-        self.alphas = nn.Parameter(alphas_mean + alphas_std * drawn)
+        self.alphas = nn.Parameter(self.alphas_mean + self.alphas_std * drawn)
         present = [[o < len(choice.options) for o in range(widest)] for choice in self.space.choices]
         self.present: Tensor
         self.register_buffer("present", torch.tensor(present), persistent=False)
@@ -112,7 +121,7 @@ class DifferentiableMethod(OneShotMethod):
     @property
     def progress(self) -> float:
         """How much of the search is done: 0 in the first epoch, 1 in the last."""
-        return self.current_epoch / max(1, self.n_epochs - 1) if self.relaxation.anneals else 0.0
+        return self.epoch / max(1, self.n_epochs - 1) if self.relaxation.anneals else 0.0
 
     def training_gates(self, batch_idx: int) -> Gates:
         return self.by_choice(self.relaxed_weights("weights", batch_idx).detach())
@@ -170,9 +179,10 @@ class DifferentiableMethod(OneShotMethod):
         """Counts identity edges, and warns where they have taken a cell over (not while alphas are about even)."""
         kept: dict[str, list[bool]] = {}  # by kind of cell, for each edge whether it is a clear skip
         skips: dict[str, int] = {}
+        able = {choice.cell for choice in self.space.choices if "skip_connect" in choice.options}
         for choice, option, row in zip(self.space.choices, self.best(), self.choice_weights(), strict=True):
             kind, name = choice.cell or "cell", choice.options[option]
-            if name != "none" and "skip_connect" in choice.options:
+            if name != "none" and choice.kind == "operation" and choice.cell in able:
                 skips[kind] = skips.get(kind, 0) + (name == "skip_connect")
                 kept.setdefault(kind, []).append(name == "skip_connect" and row[option] > 1.5 / len(row))
         for kind, clear in kept.items():

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
@@ -32,6 +33,18 @@ class States:
 
     x: Tensor
     names: tuple[str, ...]
+
+
+class Drops(NamedTuple):
+    """What is dropped at random in a forward pass.
+
+    Attributes:
+        path: the probability that an operation's output is dropped for a sample, the identity's excepted.
+        skip: the probability that a value which an identity passes on is dropped.
+    """
+
+    path: float = 0.0
+    skip: float = 0.0
 
 
 Seen = dict[tuple[int, str], Any]
@@ -83,7 +96,7 @@ class Candidates(nn.Module):
         option: str,
         state: Tensor | None,
         seen: Seen,
-        probability: float,
+        drops: Drops,
         weight: Tensor | None,
     ) -> Tensor | None:
         """One operation's result times its weight; None where the operation is ``none`` or its state is nothing."""
@@ -99,7 +112,9 @@ class Candidates(nn.Module):
             out = self.bodies[body](out, weight=weight)
         elif weight is not None:
             out = weight * out
-        return out if view == "state" else drop_path(out, probability)  # the identity is never dropped
+        if view == "state":  # the identity
+            return F.dropout(out, drops.skip) if drops.skip else out
+        return drop_path(out, drops.path)
 
     def nothing(self, state: Tensor) -> Tensor:
         """The zeros of a node that nothing flows into; ``state`` is one that nodes read."""
@@ -139,7 +154,7 @@ class Edges(nn.Module):
             for option in choice.options:
                 self.candidates.add(choice.name, source, option)
 
-    def forward(self, inputs: Sequence[Tensor], gates: Resolved, probability: float) -> list[Tensor]:
+    def forward(self, inputs: Sequence[Tensor], gates: Resolved, drops: Drops) -> list[Tensor]:
         """The nodes' states."""
         states: list[Tensor | None] = [*inputs]
         nodes = [Node() for _ in range(self.n_nodes)]
@@ -150,7 +165,7 @@ class Edges(nn.Module):
                 states.append(nodes[source - len(inputs)].finish())
             for name, node in leaving:
                 for option, weight in gates[name]:
-                    term = self.candidates(name, source, option, states[source], seen, probability, weight)
+                    term = self.candidates(name, source, option, states[source], seen, drops, weight)
                     nodes[node - len(inputs)].add(term)
             for key in [key for key in seen if key[0] == source]:
                 del seen[key]

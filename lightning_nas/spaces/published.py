@@ -111,7 +111,7 @@ PUBLISHED: dict[str, PublishedArchitecture] = {
         reported="2.50 % test error, CIFAR-10",
         n_params=3_433_798,
         size={"channels": 36, "cells": 20},
-        config="darts/retrain.yaml",
+        config="p_darts/retrain.yaml",
     ),
     "snas_mild": PublishedArchitecture(
         citation="SNAS, mild constraint, two edges per node (Xie et al. 2019)",

@@ -13,6 +13,7 @@ from lightning_nas.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSpr
 if TYPE_CHECKING:
     from lightning_nas.training.module import Module, NetworkModule
     from lightning_nas.training.retrain import Retrain
+    from lightning_nas.training.stages import Stage, Staged
 
 __all__ = [
     "SGD",
@@ -27,6 +28,11 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "Retrain",
+    "Stage",
+    "Staged",
 ]
 
-__getattr__ = lazy_names(__name__, {"Module": "module", "NetworkModule": "module", "Retrain": "retrain"})
+__getattr__ = lazy_names(
+    __name__,
+    {"Module": "module", "NetworkModule": "module", "Retrain": "retrain", "Stage": "stages", "Staged": "stages"},
+)

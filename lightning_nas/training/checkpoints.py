@@ -46,7 +46,9 @@ def checkpoint_settings(path: str, fit: bool = True) -> dict[str, Any]:
 
 
 def restore(module: NetworkModule, data: DataModule, path: str) -> None:
-    """Builds the module's network for the data, if it has none, and loads the weights."""
+    """Builds the module's network for the data, if it has none, and loads a checkpoint that has the same settings."""
     if not hasattr(module, "network"):
         module.build_network(data.inputs)
-    module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])

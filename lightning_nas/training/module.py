@@ -233,17 +233,31 @@ class NetworkModule(Module):
     def build_network(self, inputs: dict[str, int]) -> None:
         """Builds the network and the metrics for data of this kind."""
         self.hparams["inputs"] = dict(inputs)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(derive_seed(self.seed, "weights"))
-            self.network = self.space.network(inputs, form=self.form, **self.network_settings)
-        if self.drop_path and "drop_path" not in inspect.signature(self.network.forward).parameters:
-            raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
+        self.network = self.new_network(inputs)
         # persistent: a resumed epoch reports the mean over all of its batches
         self.train_metrics = self.task.metrics(inputs)
         self.train_metrics.persistent(True)
         self.metric_names = [str(name) for name in self.train_metrics]
         self.val_metrics = self.task.metrics(inputs)
         self.test_metrics = self.task.metrics(inputs)
+
+    def new_network(self, inputs: dict[str, int]) -> Network:
+        """A network of the space with new weights.
+
+        Raises:
+            SettingError: if it has no paths to drop, and some should be.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(derive_seed(self.seed, *self.weights_purpose))
+            network = self.space.network(inputs, form=self.form, **self.network_settings)
+        if self.drop_path and "drop_path" not in inspect.signature(network.forward).parameters:
+            raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
+        return network
+
+    @property
+    def weights_purpose(self) -> tuple[int | str, ...]:
+        """What the seed of new weights is derived for."""
+        return ("weights",)
 
     def recorded(self, name: str, optimizer: Optimizer) -> Optimizer:
         """Builds an optimiser from its spec, and records it under the argument's name, so that a checkpoint and
@@ -266,6 +280,11 @@ class NetworkModule(Module):
         """
         checks.check_epochs(self.trainer)
         return self.trainer.max_epochs or 1000  # Lightning's own default, which it has once it trains
+
+    @property
+    def epoch(self) -> int:
+        """The current one of the :attr:`n_epochs`, from 0."""
+        return self.current_epoch
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next, by which batches are numbered. With ``overfit_batches`` those of the
@@ -295,7 +314,7 @@ class NetworkModule(Module):
         """The network with drop-path as it is now, where so much of the current epoch is done."""
         if not self.drop_path:
             return self.network  # which may have no paths to drop
-        epoch = self.current_epoch + share_of_epoch
+        epoch = self.epoch + share_of_epoch
         return partial(
             self.network, drop_path=drop_path_at(self.drop_path, self.drop_path_schedule, epoch, self.n_epochs)
         )

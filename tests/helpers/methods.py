@@ -7,7 +7,7 @@ import torch
 
 from lightning_nas.controllers import PPO, FactorizedController, Reinforce, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
-from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, RandomSearchWS
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -51,6 +51,11 @@ def build(method, given, **few):
 
 def darts(**given):
     return build(DARTS, given)
+
+
+def pdarts(**given):
+    small = {"stages": [{"cells": n} for n in (1, 2, 3)], "operations": [3, 2], "epochs": 1, "warmup_epochs": 0}
+    return build(PDARTS, {"network": {"channels": 2}} | given, **small, skip_dropout=[0.0, 0.3, 0.6])
 
 
 def random_search_ws(**given):
@@ -128,6 +133,7 @@ CASES = {
     "darts-nasnet": MethodCase(
         partial(darts, order="first", space=NASNetCell(nodes=1, operations=["skip_connect", "sep_conv_3x3"])), digits
     ),
+    "p-darts": MethodCase(pdarts, digits, thorough=True),
     "random-search-ws": MethodCase(random_search_ws, digits, architecture_steps=0, neither=("steps",), thorough=True),
     "snas": MethodCase(partial(snas, cost="log"), digits, thorough=True),
     "snas-edge-all": MethodCase(

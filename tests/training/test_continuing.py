@@ -35,7 +35,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedWeights, TabularBenchmark, ZeroCost
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Measure, SynFlow
-from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, RandomSearchWS
 from lightning_nas.relaxations import GumbelSoftmax, Softmax, StraightThroughGumbel
 from lightning_nas.spaces import (
     DARTSCell,
@@ -259,6 +259,23 @@ TABLE: dict[type, Row] = {
             "space": Refused(ENASMicro()),
             "bn": Waits("batch", "as of DARTS, by the same class"),
             "relaxation": Refused(GumbelSoftmax()),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
+        },
+    ),
+    PDARTS: Row(
+        "p_darts",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "stages": Refused([{"cells": 3}]),
+            "operations": Refused([3]),
+            "skip_dropout": Changes([0.9], WEIGHTS, RATES),
+            "epochs": Refused(4),
+            "warmup_epochs": Changes(1, WEIGHTS, RATES),  # dropout falls later
+            "max_skips": Waits(0, "it is for what is derived; tests/methods/test_p_darts.py derives"),
             "optimizer": Refused(Adam(0.1)),
             "alphas_optimizer": Refused(SGD(0.1)),
         },
@@ -678,11 +695,13 @@ def digits(**settings):
     return Digits(**({"batch_size": 256} | settings))  # two steps an epoch
 
 
+ONE_STAGE = {"stages": [{"cells": 2}], "operations": [], "skip_dropout": [0.3], "epochs": 3, "warmup_epochs": 0}
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
     "snas": lambda: (searched(SNAS, cost="log"), digits()),
     "gdas": lambda: (searched(GDAS), digits()),
+    "p_darts": lambda: (searched(PDARTS, **ONE_STAGE), digits()),
     "enas": lambda: (
         controlled(
             ENASMacro(layers=3),

@@ -7,7 +7,7 @@ import torch
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import DARTS_OPERATIONS, NORMALIZED_POOLS, OPERATIONS, Operation
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
-from lightning_nas.spaces.cells import Edges, Form, States
+from lightning_nas.spaces.cells import Drops, Edges, Form, States
 from lightning_nas.spaces.image_cells.shell import Cell, CellNetwork, CellSpace, Kind, Place, Preprocess, Stem
 from lightning_nas.spaces.kept_edges import KeptEdges
 
@@ -136,5 +136,5 @@ class EdgeCell(Cell):
         strided = (0, 1) if place.kind == "reduce" else ()
         self.edges = Edges(choices, 2, place.channels, strided, affine, operations)
 
-    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
-        return States(torch.cat(self.edges(self.preprocess(s0, s1), gates, probability), 1), ("nodes",))
+    def forward(self, s0: States, s1: States, gates: Resolved, drops: Drops) -> States:
+        return States(torch.cat(self.edges(self.preprocess(s0, s1), gates, drops), 1), ("nodes",))
