@@ -41,12 +41,7 @@ class Pointwise(nn.Module):
     def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """Convolves the states ``names`` (default: all), whose channels follow each other in ``x``."""
         parts = [self.parts[name] for name in (self.parts if names is None else names)]
-        stride = self.stride
-        if stride > 1 and x.shape[1] < 8:
-            # oneDNN (3.12, with AVX2) writes beyond its memory in the backward pass of a strided 1×1 convolution of
-            # fewer channels than a vector has
-            x, stride = x[:, :, ::stride, ::stride], 1
-        return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, stride)
+        return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, self.stride)
 
 
 class Body(nn.Sequential):
