@@ -174,7 +174,7 @@ class OneShotMethod(NetworkModule, Method):
     def schedule(self, data: DataModule) -> Schedule:
         """By default a batch of weights and architecture part side by side in every step; one epoch is a pass over the
         weights part."""
-        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        streams = {part: self.stream(data, part) for part in ("weights", "architecture")}
         return Schedule(streams, len(streams["weights"]), self.position, num_workers=data.num_workers)
 
     # -- what it is given --------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class OneShotMethod(NetworkModule, Method):
 
         What runs under none of them stays as it is. ``network`` is called in the network's place.
         """
-        parameters = list(self.network.parameters())
+        parameters = self.trained
         losses: list[Tensor] = []
         gradients: list[Tensor | None] = [None] * len(parameters)
         for number, each in enumerate(gates, start=1):  # one graph at a time

@@ -174,7 +174,7 @@ class DARTS(OneShotMethod):
         return [self.device] if self.device.type == "cuda" else []
 
     def configure_optimizers(self) -> Any:
-        return self.optimized((self.optimizer, self.network.parameters()), (self.alphas_optimizer, [self.alphas]))
+        return self.optimized((self.optimizer, self.trained), (self.alphas_optimizer, [self.alphas]))
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

@@ -78,7 +78,7 @@ class RandomSearchWS(SamplingMethod):
 
     def schedule(self, data: DataModule) -> Schedule:
         """A pass over the weights part per epoch; the architecture part is for the ranking."""
-        stream = data.stream("weights", self.seed)
+        stream = self.stream(data, "weights")
         return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
 
     def draw(self, *purpose: int | str) -> Architecture:
@@ -111,4 +111,4 @@ class RandomSearchWS(SamplingMethod):
         return next(iter(whole.rank(finalists, "Finalists"))), scores
 
     def configure_optimizers(self) -> Any:
-        return self.optimized((self.optimizer, self.network.parameters()))
+        return self.optimized((self.optimizer, self.trained))
