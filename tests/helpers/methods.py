@@ -17,7 +17,7 @@ from lightning_nas.spaces import (
     NASBench201,
     NASNetCell,
 )
-from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.tasks import ContrastiveLearning, ImageClassification, LanguageModeling
 from lightning_nas.testing import MethodCase
 from lightning_nas.testing.method import differing, snapshot
 from lightning_nas.testing.method import quiet_trainer as trainer
@@ -45,7 +45,8 @@ def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
 
 def build(method, given, **few):
     chosen = given.pop("space", None) or space()
-    task = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    usual = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    task = given.pop("task", usual)
     return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | objects(method, few | given)))
 
 
@@ -136,6 +137,12 @@ CASES = {
     ),
     "enas-nas-bench-201": MethodCase(
         partial(enas, space=NASBench201(), controller=FactorizedController()),
+        digits,
+        architecture_steps=4,
+        neither=("reinforce.baseline",),
+    ),
+    "enas-contrastive": MethodCase(  # two views, no labels, a module of the task
+        partial(enas, space=NASBench201(), task=ContrastiveLearning(features=6, dimensions=4)),
         digits,
         architecture_steps=4,
         neither=("reinforce.baseline",),
