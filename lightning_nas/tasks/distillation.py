@@ -24,8 +24,8 @@ class Distillation(Task):
 
     Args:
         teacher: the path of the checkpoint of a retraining, whose classes and image size are those of the data.
-        weight: the share of the teacher in the loss, from 0 to 1.
-        temperature: T, above 0, by which the outputs of both networks are divided before the softmax.
+        weight: the share of the teacher in the loss, from 0 to 1 (Zagoruyko and Komodakis 2017: 0.9).
+        temperature: T, above 0, by which the outputs of both networks are divided before the softmax (likewise: 4).
         task: the classification that the network learns from labels; None: ``ImageClassification()``.
     """
 
