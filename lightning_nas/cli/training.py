@@ -209,7 +209,6 @@ def quiet() -> None:
         "The dirpath has changed",
         "Experiment logs directory",
         "with no optimizer",
-        "in eval mode at the start of training",  # teachers are
         "have no `validation_step`",
         "Using ModelCheckpoint with manual optimization",  # a batch of a search ends with its step done
         "You're using the WeightAveraging callback with a model that overrides",  # not to shard layers

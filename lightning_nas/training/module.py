@@ -328,6 +328,7 @@ class NetworkModule(Module):
 
     def on_fit_start(self) -> None:
         self.carries = move_data_to_device(self.carries, self.device)  # those of a checkpoint lie on the CPU
+        self.teachers.move_to(self.network)
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # a checkpoint from the end of an epoch holds that epoch's
@@ -376,7 +377,7 @@ class NetworkModule(Module):
         super().on_save_checkpoint(checkpoint)
         checkpoint["carries"] = self.carries
         if self.teachers:
-            checkpoint["lightning_nas"]["teachers"] = self.teachers.fingerprints()
+            checkpoint["lightning_nas"]["teachers"] = self.teachers.fingerprints
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Self
 
 import torch
 from torch import nn
@@ -11,8 +10,18 @@ from lightning_nas.errors import SettingError
 from lightning_nas.training.checkpoints import trained_module
 
 
-class Teachers(nn.ModuleDict):
-    """Networks of retrainings by name: always in evaluation mode, without gradients, and not in any ``state_dict``."""
+class Teachers(dict[str, nn.Module]):
+    """Networks of retrainings by name, in evaluation mode and without gradients.
+
+    They are no part of the module that asks them: nothing trains, averages or saves them.
+
+    Attributes:
+        fingerprints: the hashes of their weights by name, as their files hold them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fingerprints: dict[str, str] = {}
 
     def load(self, paths: Mapping[str, str], inputs: Mapping[str, int]) -> None:
         """Loads them from their checkpoints.
@@ -34,34 +43,29 @@ class Teachers(nn.ModuleDict):
                     has = module.network.inputs[what]
                     raise SettingError(f"{field}: {path} was trained for {what} {has}, and here it is {value}")
             self[name] = module.network.requires_grad_(False).eval()
+            self.fingerprints[name] = fingerprint(module.network)
 
-    def fingerprints(self) -> dict[str, str]:
-        """For each a hash of its weights and buffers, which tells whether another file holds the same."""
-        return {name: fingerprint(network) for name, network in self.items()}
+    def move_to(self, network: nn.Module) -> None:
+        """Moves them to the device of another network, and to its type of numbers."""
+        parameter = next(network.parameters())
+        for teacher in self.values():
+            teacher.to(parameter.device, parameter.dtype)
 
     def check_same(self, fingerprints: Mapping[str, str]) -> None:
         """Refuses teachers with other weights than those that a run began with.
 
+        Args:
+            fingerprints: the hashes that the run began with, by name.
+
         Raises:
             SettingError: naming the teacher.
         """
-        for name, now in self.fingerprints().items():
-            if fingerprints.get(name, now) != now:
+        for name, now in self.fingerprints.items():
+            if fingerprints.get(name) != now:
                 raise SettingError(
                     f"task.{name}: its weights are others than those that the run began with; a run continues with the "
                     "teacher that it had, wherever its file lies"
                 )
-
-    def train(self, mode: bool = True) -> Self:
-        return super().train(mode and not len(self))
-
-    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        return {} if destination is None else destination
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # what no state_dict holds is not missing in one that is loaded
-        state_dict |= super().state_dict(prefix=prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -69,5 +73,5 @@ def fingerprint(network: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
