@@ -81,9 +81,10 @@ class Retrain(NetworkModule):
         self.initial = initial
         self._has_inherited = False
 
-    def configure_model(self) -> None:
-        super().configure_model()
-        if self.initial is not None and self.fits and not self.trainer.ckpt_path and not self._has_inherited:
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        # a checkpoint is restored by now, and then it is known that there is one
+        if self.initial is not None and not self.trainer.ckpt_path and not self._has_inherited:
             rank_zero_info(inherit(self.network, self.initial, self.found))
             self._has_inherited = True
 
