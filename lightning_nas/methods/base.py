@@ -196,7 +196,7 @@ class OneShotMethod(NetworkModule, Method):
 
     def schedule(self, data: DataModule) -> Schedule:
         """By default a batch of each part in ``trained_on`` in every step; an epoch is a pass over the weights part."""
-        streams = {part: data.stream(part, self.seed) for part in self.trained_on}
+        streams = {part: self.stream(data, part) for part in self.trained_on}
         return Schedule(streams, len(streams["weights"]), self.position, num_workers=data.num_workers)
 
     # -- what it is given --------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class OneShotMethod(NetworkModule, Method):
         Returns:
             the gradients of ``parameters`` for :meth:`apply_gradients`; None where there is none.
         """
-        weights = list(self.network.parameters())
+        weights = self.trained
         wanted = [*weights, *parameters]
         losses: list[Tensor] = []
         gradients: list[Tensor | None] = [None] * len(wanted)

@@ -167,7 +167,7 @@ class DifferentiableMethod(OneShotMethod):
             return self.loss(forward, batch[stream], stream, advance=stream == "architecture")
 
     def configure_optimizers(self) -> Any:
-        return self.optimized((self.optimizer, self.network.parameters()), (self.alphas_optimizer, [self.alphas]))
+        return self.optimized((self.optimizer, self.trained), (self.alphas_optimizer, [self.alphas]))
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

@@ -128,7 +128,7 @@ class ENAS(SamplingMethod):
         Where the trainer's ``limit_train_batches`` cuts an epoch short, both phases are as much shorter; either has a
         step unless there is just one.
         """
-        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        streams = {part: self.stream(data, part) for part in ("weights", "architecture")}
         length = len(streams["weights"]) + self.controller_steps
         limit: int | float = self.trainer.limit_train_batches
         total = min(length, limit) if isinstance(limit, int) else int(length * limit)
@@ -195,7 +195,8 @@ class ENAS(SamplingMethod):
         # evaluating: no dropout, no drop-path, no auxiliary head
         with evaluating(self.network), batch_statistics(self.network):
             given = self.carries.get("architecture")
-            rewards, carries = zip(*(self.task.reward(forward, batch, given) for forward in forwards), strict=True)
+            reward = partial(self.task.reward, batch=batch, carry=given, **self.task_modules)
+            rewards, carries = zip(*map(reward, forwards), strict=True)
         self.carries["architecture"] = carries[0]
         return torch.stack(rewards)
 
@@ -225,6 +226,4 @@ class ENAS(SamplingMethod):
         return next(iter(ranked)), ranked
 
     def configure_optimizers(self) -> Any:
-        return self.optimized(
-            (self.optimizer, self.network.parameters()), (self.controller_optimizer, self.policy.parameters())
-        )
+        return self.optimized((self.optimizer, self.trained), (self.controller_optimizer, self.policy.parameters()))

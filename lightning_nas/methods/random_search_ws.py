@@ -109,4 +109,4 @@ class RandomSearchWS(SamplingMethod):
         return next(iter(whole.rank(finalists, "Finalists"))), scores
 
     def configure_optimizers(self) -> Any:
-        return self.optimized((self.optimizer, self.network.parameters()))
+        return self.optimized((self.optimizer, self.trained))

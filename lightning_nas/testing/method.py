@@ -96,7 +96,7 @@ class MethodContract:
         before: dict[str, Any] = {}
 
         def spy(self: Any, optimizer: Any, parameters: Any, *args: Any, **kwargs: Any) -> None:
-            of_weights = {id(p) for p in parameters} <= {id(p) for p in self.network.parameters()}
+            of_weights = {id(p) for p in parameters} <= {id(p) for p in self.trained}
             stream = "weights" if of_weights else "architecture"
             others = {name for name in self.carries if name != stream}
             apply(self, optimizer, parameters, *args, **kwargs)
@@ -119,10 +119,10 @@ class MethodContract:
         assert len(architecture_steps) == case.architecture_steps
         for names in weight_steps:
             assert names
-            assert all(name.startswith("network.") for name in names)
+            assert all(name.startswith(("network.", "task_modules.")) for name in names)
         for names in architecture_steps:
             assert names
-            assert not any(name.startswith("network.") for name in names)  # buffers included
+            assert not any(name.startswith(("network.", "task_modules.")) for name in names)  # buffers included
         assert all(carries_of_other_streams_are_left for *_, carries_of_other_streams_are_left in updates)
 
     def test_interrupted_and_resumed_is_uninterrupted(

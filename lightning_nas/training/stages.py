@@ -84,7 +84,7 @@ class Staged(NetworkModule):
         self.stage, self.space = number, space
         self.network_settings = {**self._common, **self.stages[number].network}
         if hasattr(self, "network"):
-            self.network = self.new_network(self.network.inputs)
+            self.network = self.new_network(self.hparams["inputs"])
 
     # -- the fit -----------------------------------------------------------------------------------------------------
 

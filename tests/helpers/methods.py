@@ -19,7 +19,7 @@ from lightning_nas.spaces import (
     ProxylessMobile,
     ShuffleBlocks,
 )
-from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.tasks import ContrastiveLearning, ImageClassification, LanguageModeling
 from lightning_nas.testing import MethodCase
 from lightning_nas.testing.method import differing, snapshot
 from lightning_nas.testing.method import quiet_trainer as trainer
@@ -49,7 +49,8 @@ def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
 
 def build(method, given, **few):
     chosen = given.pop("space", None) or space()
-    task = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    usual = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    task = given.pop("task", usual)
     return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | objects(method, few | given)))
 
 
@@ -177,6 +178,12 @@ CASES = {
         digits,
         architecture_steps=8,
         neither=("baseline.average", "baseline.weight"),
+    ),
+    "enas-contrastive": MethodCase(  # two views, no labels, a module of the task
+        partial(enas, space=NASBench201(), task=ContrastiveLearning(features=6, dimensions=4)),
+        digits,
+        architecture_steps=4,
+        neither=("reinforce.baseline",),
     ),
     "darts-enas-micro": MethodCase(partial(darts, order="first", space=MICRO), digits),
     "darts-rnn": MethodCase(

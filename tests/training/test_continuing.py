@@ -50,7 +50,7 @@ from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.specs import Configurable, concrete, find_class, subclasses
 from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch
 from lightning_nas.supernets.scoring import Scorer
-from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.tasks import ContrastiveLearning, Distillation, ImageClassification, LanguageModeling
 from lightning_nas.testing.method import assert_same, quiet_trainer, snapshot
 from lightning_nas.training import (
     SGD,
@@ -67,6 +67,11 @@ from lightning_nas.training import (
 from lightning_nas.training.checks import check_continued
 from lightning_nas.trials import TrialSearch
 from tests.helpers.methods import Words, space
+
+
+class Own(ImageClassification):
+    """Another classification."""
+
 
 # -- what the table says -----------------------------------------------------------------------------------------------
 
@@ -305,6 +310,7 @@ TABLE: dict[type, Row] = {
             "optimizer": Refused(Adam(0.1)),
             "drop_path": Changes(0.9, WEIGHTS),
             "drop_path_schedule": Changes("scheduled", WEIGHTS),
+            "initial": Refused("last.ckpt"),
         },
     ),
     TrialSearch: Row(
@@ -369,6 +375,7 @@ TABLE: dict[type, Row] = {
             "folder": Reads("moved", PLACE),
             "image_size": Refused(7),
             "flip": Changes(False, WEIGHTS),
+            "labelled": Refused(False),
             "cutout": CUTOUT,
             "num_workers": Reads(1, WORKERS),
         },
@@ -403,6 +410,22 @@ TABLE: dict[type, Row] = {
         "auxiliary",
         "model.task",
         {"label_smoothing": Changes(0.5, WEIGHTS), "auxiliary_weight": Changes(5.0, WEIGHTS)},
+    ),
+    ContrastiveLearning: Row(
+        "contrastive",
+        "model.task",
+        {"temperature": Changes(0.1, WEIGHTS), "features": Refused(7), "dimensions": Refused(2)},
+    ),
+    Distillation: Row(
+        "distilled",
+        "model.task",
+        {
+            "teacher": Reads("moved.ckpt", "the same weights from another place"),
+            "weight": Changes(0.1, WEIGHTS),
+            "temperature": Changes(1.0, WEIGHTS),
+            "task": Refused(Own()),
+            "task.label_smoothing": Changes(0.5, WEIGHTS),
+        },
     ),
     LanguageModeling: Row(
         "PennTreebank",
@@ -665,10 +688,10 @@ def sgd(**settings):
     )
 
 
-def retrain(optimizer=None, inputs=None):
+def retrain(optimizer=None, inputs=None, task=None):
     network = {"channels": 2, "cells": 1}
     optimizer = optimizer or sgd(clip=None)
-    task = ImageClassification()
+    task = task or ImageClassification()
     return Retrain("nas_bench_201_best", task, network, inputs, 0, "weights", optimizer, 0.3)
 
 
@@ -730,6 +753,8 @@ RUNS = {
         ),
         Digits(image_size=32, batch_size=64),
     ),
+    "distilled": lambda: (retrain(task=Distillation("teacher.ckpt")), digits()),
+    "contrastive": lambda: (retrain(task=ContrastiveLearning(features=6, dimensions=4)), digits()),
     "ClutteredDigits": lambda: (retrain(), ClutteredDigits(n_images=200, batch_size=50)),
     "CIFAR10": lambda: (retrain(), CIFAR10("data", batch_size=10, num_workers=0)),
     "ImageFolder": lambda: (retrain(), ImageFolder("pictures", batch_size=4, num_workers=0)),
@@ -810,6 +835,11 @@ def sources(tmp_path_factory):
         for path in (f"texts/{split}.txt", f"texts/{other}.txt", f"moved/{split}.txt"):
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text)
+    teacher = retrain(inputs=DIGITS)
+    run = quiet_trainer(max_epochs=1)
+    run.fit(teacher, digits())
+    for name in ("teacher.ckpt", "moved.ckpt"):
+        run.save_checkpoint(folder / name)
     images, labels = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 10
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
