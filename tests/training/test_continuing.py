@@ -237,7 +237,7 @@ TABLE: dict[type, Row] = {
         | {
             "space": Refused(ENASMicro()),
             "bn": Waits("batch", "as of DARTS, by the same class"),
-            "relaxation": Refused(GumbelSoftmax(0.5)),
+            "relaxation": Refused(StraightThroughGumbel()),
             "cost": Changes("linear", ALPHAS, RATES),
             "cost_weight": Changes(1.0, ALPHAS, RATES),
             "estimator": Changes("discrete", ALPHAS, RATES),
@@ -668,8 +668,8 @@ def digits(**settings):
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
-    "snas": lambda: (searched(SNAS, cost="log"), digits()),
-    "gdas": lambda: (searched(GDAS), digits()),
+    "snas": lambda: (searched(SNAS, cost="log", relaxation=GumbelSoftmax()), digits()),
+    "gdas": lambda: (searched(GDAS, relaxation=StraightThroughGumbel()), digits()),
     "enas": lambda: (
         controlled(
             ENASMacro(layers=3),
