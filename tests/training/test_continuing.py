@@ -247,7 +247,7 @@ TABLE: dict[type, Row] = {
         | {
             "space": Refused(ENASMicro()),
             "bn": Waits("batch", "as of DARTS, by the same class"),
-            "relaxation": Refused(GumbelSoftmax(0.5)),
+            "relaxation": Refused(StraightThroughGumbel()),
             "cost": Changes("linear", ALPHAS, RATES),
             "cost_weight": Changes(1.0, ALPHAS, RATES),
             "estimator": Changes("discrete", ALPHAS, RATES),
@@ -722,8 +722,8 @@ ONE_STAGE = {"stages": [{"cells": 2}], "operations": [], "skip_dropout": [0.3], 
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
-    "snas": lambda: (searched(SNAS, cost="log"), digits()),
-    "gdas": lambda: (searched(GDAS), digits()),
+    "snas": lambda: (searched(SNAS, cost="log", relaxation=GumbelSoftmax()), digits()),
+    "gdas": lambda: (searched(GDAS, relaxation=StraightThroughGumbel()), digits()),
     "p_darts": lambda: (searched(PDARTS, **ONE_STAGE), digits()),
     "enas": lambda: (
         controlled(

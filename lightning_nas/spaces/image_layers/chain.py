@@ -174,7 +174,7 @@ class ChainNetwork(ImageNetwork):
         resolved: Resolved = self.space.resolve(gates)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for number, layer in enumerate(self.layers.values(), start=1):
-            x = layer(x, resolved, self.drop_probability(drop_path, number / len(self.layers)))
+            x = layer(x, resolved, self.drops(drop_path, number / len(self.layers)).path)
         return self.classifier(self.dropout(self.top(x).mean((2, 3))))
 
 
