@@ -80,7 +80,7 @@ ONE_SHOT = {
     "darts-first": partial(darts, order="first", **DARTS_STEPS),
     "darts-second": partial(darts, **DARTS_STEPS),
     "random-search-ws": partial(random_search_ws, n_candidates=50),
-    "snas": partial(snas, alphas_lr=0.1, alphas_weight_decay=0.0, drop_path=0.0),
+    "snas": partial(snas, alphas_lr=0.05, alphas_weight_decay=0.0, drop_path=0.0),
     "gdas": partial(gdas, alphas_lr=0.1, alphas_weight_decay=0.0),
     "enas": partial(enas, controller_steps=8, samples_per_step=8, **ENAS_STEPS),
 }
