@@ -162,7 +162,7 @@ class Course:
         """Asks and tells as the search did whose trials are on file; what is in a snapshot is taken from there.
 
         Args:
-            log: the file.
+            log: the file of the search, which has been read.
             known: what the strategy is told first.
 
         Returns:

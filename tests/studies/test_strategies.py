@@ -453,12 +453,15 @@ def test_a_damaged_file_is_refused_with_a_remedy(damage, message, space, tmp_pat
 SLOW = """
 import os, pathlib, signal, time
 from lightning_nas.evaluators import Evaluation, Evaluator
+from lightning_nas.objectives import Objective
 
 class Slow(Evaluator):
+    objective = Objective("sum")
+
     def __init__(self, folder: str, seconds: float = 0.02):
         self.folder, self.seconds = folder, seconds
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         folder = pathlib.Path(self.folder)
         (folder / f"pid-{os.getpid()}").touch()
         once = folder / "once"
@@ -466,7 +469,7 @@ class Slow(Evaluator):
             once.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
-        return Evaluation(float(sum(architecture)), {}, 1.0)
+        return Evaluation({"sum": float(sum(proposal.architecture))}, 1.0)
 """
 
 
