@@ -195,6 +195,9 @@ class Course:
                 self.end(entry.trial)
             self.tell(whole=k + 1 < len(rounds) or self._snapshot is not None)
         self._take_snapshot()
+        if self.ended and not self.running:  # a round that was whole, if the strategy waited for its results
+            self._ask(self._n_due())
+            self.tell()
         return n_saved
 
     def _take_snapshot(self) -> None:
