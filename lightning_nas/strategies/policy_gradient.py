@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -22,7 +22,8 @@ class PolicyGradient(Strategy):
     on a batch of trials and compares p with that of the policy which drew a trial; one that was not asked for counts as
     if it were drawn when it is learnt from.
 
-    A trial that failed counts as the worst score of those that were done; until one is, nothing is learnt from it.
+    A trial that failed, or exceeds a limit, counts as the worst score of those that did not; until there is one,
+    nothing is learnt from it.
 
     Differs from the released script of NAS-Bench-201 (1) and from NAS-RL (2):
     1. The baseline is subtracted before it moves, so that a score is not part of its own baseline.
@@ -66,7 +67,7 @@ class PolicyGradient(Strategy):
         self.baseline = Baseline(self.update.baseline).double()
         self._stepper = self.optimizer.make(self.policy.parameters())
         self._batch: list[tuple[Architecture, float, float]] = []
-        self._log_probs: dict[int, float] = {}  # by number, under the policy that drew the trial
+        self._log_probs: dict[int, float] = {}  # of trials not told yet, by number, under the policy that drew each
         self._worst = math.inf
         return self
 
@@ -80,14 +81,33 @@ class PolicyGradient(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         super().tell(trials)
         for trial in trials:
-            if trial.done:
+            log_prob = self._log_probs.pop(trial.number, math.nan)
+            if trial.feasible:
                 self._worst = min(self._worst, trial.score)
             if self._worst < math.inf:
-                score = trial.score if trial.done else self._worst
-                self._batch.append((trial.architecture, score, self._log_probs.get(trial.number, math.nan)))
+                score = trial.score if trial.feasible else self._worst
+                self._batch.append((trial.architecture, score, log_prob))
             if len(self._batch) == self.batch_size:
                 self._step()
                 self._batch = []
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self._stepper.state_dict(),
+            "baseline": self.baseline.state_dict(),
+            "batch": [(list(architecture), score, log_prob) for architecture, score, log_prob in self._batch],
+            "log_probs": dict(self._log_probs),
+            "worst": self._worst,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self.policy.load_state_dict(snapshot["policy"])
+        self._stepper.load_state_dict(snapshot["optimizer"])
+        self.baseline.load_state_dict(snapshot["baseline"])
+        self._batch = [(tuple(architecture), score, log_prob) for architecture, score, log_prob in snapshot["batch"]]
+        self._log_probs = dict(snapshot["log_probs"])
+        self._worst = snapshot["worst"]
 
     def _step(self) -> None:
         architectures, scores, log_probs = zip(*self._batch, strict=True)

@@ -19,6 +19,7 @@ from lightning_nas.cli.main import main
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, TabularBenchmark
+from lightning_nas.objectives import Objective
 from lightning_nas.pictures.curves import Curve
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import AgingEvolution, RandomSearch, Trial
@@ -30,38 +31,38 @@ from lightning_nas.trials.anytime import Incumbent, Limit, Run, run_search
 class Sum(Evaluator):
     """The score is the sum of the options; a trial costs ten seconds for each option."""
 
-    def open(self, space, data=None, seed=0):
+    objective = Objective("score")
+
+    def open(self, space, data=None, seed=0, folder=None):
         self.opened = (space, data, seed)
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
+        architecture = proposal.architecture
         if sum(architecture) == 0:
             raise MemoryError("nothing is left")
-        diverged = architecture[0] == 3
-        return Evaluation(
-            math.nan if diverged else float(sum(architecture)),
-            {"product": float(math.prod(architecture)), "number": float(number)},
-            10.0 * len(architecture),
-        )
+        score = math.nan if architecture[0] == 3 else float(sum(architecture))
+        figures = {"product": float(math.prod(architecture)), "number": float(number), "score": score}
+        return Evaluation(figures, 10.0 * len(architecture))
 
 
 class Never(Evaluator):
-    def open(self, space, data=None, seed=0):
-        pass
+    objective = Objective("score")
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         raise ValueError("no such thing")
 
 
 class Free(Sum):
-    def __call__(self, architecture, number):
-        return Evaluation(1.0)
+    def __call__(self, proposal, number):
+        return Evaluation({"score": 1.0})
 
 
 class Steady(Sum):
     """No trial fails, whose cost would be measured."""
 
-    def __call__(self, architecture, number):
-        return Evaluation(float(sum(architecture)), {"product": float(math.prod(architecture))}, 10.0)
+    def __call__(self, proposal, number):
+        product = float(math.prod(proposal.architecture))
+        return Evaluation({"score": float(sum(proposal.architecture)), "product": product}, 10.0)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ OPERATIONS = ["skip_connect", "nor_conv_3x3"]
 
 def test_a_search_ends_after_its_trials(space):
     run = run_search(RandomSearch(), Sum(), space, Limit(n_trials=25), seed=3)
-    drawn = RandomSearch().begin(space, 3).ask(25)
+    drawn = [proposal.architecture for proposal in RandomSearch().begin(space, 3).ask(25)]
     best, expected = -math.inf, []
     for n, architecture in enumerate(drawn, start=1):
         score = -math.inf if architecture[0] == 3 or sum(architecture) == 0 else sum(architecture)
@@ -161,7 +162,7 @@ def test_a_wrong_limit_is_named(limit, message):
 
 def run_of(*steps, n_trials=4):
     """A run whose incumbents have these (trials, seconds, score, metric)."""
-    incumbents = [Incumbent(Trial(n - 1, (0,), score, {"test": test}), n, s) for n, s, score, test in steps]
+    incumbents = [Incumbent(Trial(n - 1, (0,), (score,), {"test": test}), n, s) for n, s, score, test in steps]
     return Run(incumbents, n_trials, 100.0)
 
 
@@ -240,7 +241,7 @@ def test_a_study_writes_every_incumbent_and_a_picture(space, tmp_path):
 
 def test_each_seed_opens_the_evaluator(space, tmp_path, monkeypatch):
     opened, data = [], Digits()
-    monkeypatch.setattr(Sum, "open", lambda self, space, data=None, seed=0: opened.append((data, seed)))
+    monkeypatch.setattr(Sum, "open", lambda self, space, data=None, seed=0, folder=None: opened.append((data, seed)))
     study_search(space, Sum(), {"random": RandomSearch()}, Limit(n_trials=9), 2, tmp_path, data=data)
     assert opened == [(data, 0), (data, 1)]
 
@@ -262,7 +263,7 @@ def test_several_processes_give_the_same(table, tmp_path, monkeypatch):
         ({"strategies": {}}, "strategies: at least one"),
         ({"seeds": 1}, "seeds: at least 2 are needed for a spread, got 1"),
         ({"processes": 0}, "processes: at least 1, got 0"),
-        ({"report": "test"}, "report: one of product, number, or null, got 'test'"),
+        ({"report": "test"}, "report: one of product, number, score, or null, got 'test'"),
     ],
 )
 def test_wrong_settings_are_named_and_nothing_is_written(settings, message, space, tmp_path):
@@ -452,12 +453,15 @@ def test_a_damaged_file_is_refused_with_a_remedy(damage, message, space, tmp_pat
 SLOW = """
 import os, pathlib, signal, time
 from lightning_nas.evaluators import Evaluation, Evaluator
+from lightning_nas.objectives import Objective
 
 class Slow(Evaluator):
+    objective = Objective("sum")
+
     def __init__(self, folder: str, seconds: float = 0.02):
         self.folder, self.seconds = folder, seconds
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         folder = pathlib.Path(self.folder)
         (folder / f"pid-{os.getpid()}").touch()
         once = folder / "once"
@@ -465,7 +469,7 @@ class Slow(Evaluator):
             once.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
-        return Evaluation(float(sum(architecture)), {}, 1.0)
+        return Evaluation({"sum": float(sum(proposal.architecture))}, 1.0)
 """
 
 
