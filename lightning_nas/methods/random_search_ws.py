@@ -21,7 +21,7 @@ from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.seeding import derive_seed
-from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.spaces.base import Architecture, Gates, Space
 from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import Cosine
@@ -85,9 +85,11 @@ class RandomSearchWS(SamplingMethod):
         """A uniform architecture, the same on all ranks."""
         return self.space.random(Random(derive_seed(self.seed, "architecture", *purpose)))
 
+    def training_gates(self, batch_idx: int) -> Gates:
+        return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        architecture = self.draw("training", self.current_epoch, batch_idx)
-        self.step_weights(self.optimizers(), batch["weights"], self.space.gates(architecture))  # type: ignore[arg-type]
+        super().training_step(batch, batch_idx)
         self.steps += 1
 
     def choose(

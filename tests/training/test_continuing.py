@@ -36,6 +36,7 @@ from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedW
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Measure, SynFlow
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.relaxations import GumbelSoftmax, Softmax, StraightThroughGumbel
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -155,6 +156,7 @@ WORKERS = "processes prepare the same batches"
 PLACE = "the same data from another place"
 FETCHING = "says what is done where files are missing or others, and here they are there"
 EXECUTOR = "where and how trials run changes no result; tests/trials runs them in processes"
+ONE_PLACE = "the temperature is that of GumbelSoftmax"
 CUTOUT = Changes(4, WEIGHTS)
 OTHER_ARCHITECTURE = ArchitectureRecord(NASBench201(), (1, 1, 1, 1, 1, 1))
 DIGITS = {"channels": 1, "image_size": 8, "num_classes": 10}
@@ -194,6 +196,7 @@ TABLE: dict[type, Row] = {
             "order": Changes("first", ALPHAS),
             "warmup_epochs": Changes(3, ALPHAS),
             "unrolled_clip": Changes(1e-3, ALPHAS),
+            "relaxation": Refused(GumbelSoftmax()),
             "optimizer": Refused(Adam(0.1)),
             "optimizer.lr": Changes(0.2, (*WEIGHTS, *ALPHAS, *RATES)),
             "optimizer.momentum": Changes(0.1, (*WEIGHTS, *ALPHAS), RATES),
@@ -529,6 +532,19 @@ TABLE: dict[type, Row] = {
         },
         Ray(),
     ),
+    # -- relaxations
+    Softmax: Row("darts", "model.relaxation", {}, Softmax()),
+    GumbelSoftmax: Row(
+        "gumbel",
+        "model.relaxation",
+        {"start": Waits(0.1, "in the last epoch the temperature is the end's"), "end": Changes(0.1, ALPHAS, RATES)},
+    ),
+    StraightThroughGumbel: Row(
+        "gumbel",
+        "model.relaxation",
+        {"start": Waits(0.1, ONE_PLACE), "end": Waits(1.0, ONE_PLACE)},
+        StraightThroughGumbel(),
+    ),
     # -- controllers
     LSTMController: Row("enas", "model.controller", POLICIES | {"hidden": Refused(3), "layers": Refused(2)}),
     TransformerController: Row(
@@ -629,6 +645,7 @@ def digits(**settings):
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
+    "gumbel": lambda: (searched(DARTS, order="first", relaxation=GumbelSoftmax()), digits()),
     "enas": lambda: (
         controlled(
             ENASMacro(layers=3),
