@@ -17,7 +17,7 @@ IDENTITY = 0.05
 BLOCK = 256
 """Trials whose random numbers are made together: to seed a generator takes longer than all the rest of a trial."""
 
-_score = attrgetter("score")
+_score, _rank = attrgetter("score"), attrgetter("rank")
 
 
 class AgingEvolution(Strategy):
@@ -26,7 +26,8 @@ class AgingEvolution(Strategy):
     Architectures are random until enough trials have ended to fill the population. From then on the parent of a
     trial is the best of ``sample`` members, drawn with replacement. A trial joins when it is told, so members stand in
     the order in which trials ended. One that failed joins as well, and wins only where all that were drawn have failed.
-    What the search finds is the best of all trials, not of the last population.
+    What the search finds is the best of all trials, not of the last population. Where an objective has a limit, a
+    member that keeps it wins over one that does not.
 
     A space whose choices are inputs and operations, as AmoebaNet's cells, has the paper's mutations: the child is its
     parent again (*identity*), or one input reads another state (*hidden state*), or there is another operation in one
@@ -62,6 +63,7 @@ class AgingEvolution(Strategy):
         """
         super().begin(space, seed)
         self.population = deque(maxlen=self.population_size)
+        self._key = _score  # until a limit is exceeded, since to weigh limits takes longer
         changeable = [k for k, options in enumerate(space.tables.possible) if len(options) > 1]
         if not changeable:
             raise SettingError("space: has one architecture, so there is nothing to mutate")
@@ -80,7 +82,7 @@ class AgingEvolution(Strategy):
         if len(self.population) < self.population_size:
             return self.space.random(self.random(number))
         members, changed, option = self._draws(number)
-        parent = max(map(self.population.__getitem__, members), key=_score).architecture
+        parent = max(map(self.population.__getitem__, members), key=self._key).architecture
         if changed is None:
             return parent
         if self.space.has_rule:
@@ -93,6 +95,8 @@ class AgingEvolution(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         super().tell(trials)
         self.population.extend(trials)
+        if any(trial.violation for trial in trials):
+            self._key = _rank
 
     def _draws(self, number: int) -> tuple[list[int], int | None, float]:
         """What is random in a trial, a function of the seed and its number: the members of the tournament, the choice

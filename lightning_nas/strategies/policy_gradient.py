@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -20,7 +20,8 @@ class PolicyGradient(Strategy):
     The loss is ``-mean(log p · (R − b)) − entropy_weight · entropy``. b is the moving average of the scores R before
     the trial's own, with the correction for its start that Adam's averages have.
 
-    A trial that failed counts as the worst score of those that were done; until one is, nothing is learnt from it.
+    A trial that failed, or exceeds a limit, counts as the worst score of those that did not; until there is one,
+    nothing is learnt from it.
 
     Differs from the released script of NAS-Bench-201 (1) and from NAS-RL (2):
     1. The baseline is subtracted before it moves, so that a score is not part of its own baseline.
@@ -78,13 +79,29 @@ class PolicyGradient(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         super().tell(trials)
         for trial in trials:
-            if trial.done:
+            if trial.feasible:
                 self._worst = min(self._worst, trial.score)
             if self._worst < math.inf:
-                self._batch.append((trial.architecture, trial.score if trial.done else self._worst))
+                self._batch.append((trial.architecture, trial.score if trial.feasible else self._worst))
             if len(self._batch) == self.batch_size:
                 self._step()
                 self._batch = []
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self._stepper.state_dict(),
+            "reinforce": self.reinforce.state_dict(),
+            "batch": [(list(architecture), score) for architecture, score in self._batch],
+            "worst": self._worst,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self.policy.load_state_dict(snapshot["policy"])
+        self._stepper.load_state_dict(snapshot["optimizer"])
+        self.reinforce.load_state_dict(snapshot["reinforce"])
+        self._batch = [(tuple(architecture), score) for architecture, score in snapshot["batch"]]
+        self._worst = snapshot["worst"]
 
     def _step(self) -> None:
         architectures, scores = zip(*self._batch, strict=True)

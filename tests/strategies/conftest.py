@@ -46,8 +46,8 @@ def search():
     def run(strategy, space, score, n_trials, seed=0):
         strategy.begin(space, seed)
         for number in range(n_trials):
-            (architecture,) = strategy.ask()
-            strategy.tell([Trial(number, architecture, score(architecture))])
+            (proposal,) = strategy.ask()
+            strategy.tell([Trial(number, proposal.architecture, (score(proposal.architecture),))])
         return strategy
 
     return run

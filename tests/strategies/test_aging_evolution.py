@@ -17,12 +17,16 @@ def differing(a, b):
     return [k for k, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
 
 
+def ask(strategy, n=1):
+    return [proposal.architecture for proposal in strategy.ask(n)]
+
+
 def evolve(strategy, n, score):
     """Yields the population before each trial, and the trial."""
     for number in range(n):
-        (architecture,) = strategy.ask()
+        (architecture,) = ask(strategy)
         before = list(strategy.population)
-        trial = Trial(number, architecture, score(architecture))
+        trial = Trial(number, architecture, (score(architecture),))
         strategy.tell([trial])
         yield before, trial
 
@@ -36,7 +40,7 @@ def test_the_population_keeps_its_length_and_the_oldest_dies():
 
 def test_trials_join_in_the_order_in_which_they_end():
     strategy = AgingEvolution(population=3, sample=2).begin(NASBench201())
-    trials = [Trial(number, architecture, 0.0) for number, architecture in enumerate(strategy.ask(5))]
+    trials = [Trial(number, architecture, (0.0,)) for number, architecture in enumerate(ask(strategy, 5))]
     strategy.tell([trials[2]])
     strategy.tell([trials[4], trials[0]])
     strategy.tell([trials[1]])
@@ -46,13 +50,13 @@ def test_trials_join_in_the_order_in_which_they_end():
 def test_asked_again_before_it_is_told_it_draws_at_random_until_the_population_is_full():
     space = NASBench201()
     strategy = AgingEvolution(population=4, sample=50).begin(space)
-    first = strategy.ask(30)
+    first = ask(strategy, 30)
     assert len(set(first)) > 25
-    strategy.tell([Trial(k, architecture, float(k)) for k, architecture in enumerate(first[:3])])
-    distances = [min(len(differing(a, member)) for member in first[:3]) for a in strategy.ask(20)]
+    strategy.tell([Trial(k, architecture, (float(k),)) for k, architecture in enumerate(first[:3])])
+    distances = [min(len(differing(a, member)) for member in first[:3]) for a in ask(strategy, 20)]
     assert max(distances) > 2
-    strategy.tell([Trial(3, first[3], -1.0)])
-    children = strategy.ask(20)  # of the best, which 50 draws from four do not miss
+    strategy.tell([Trial(3, first[3], (-1.0,))])
+    children = ask(strategy, 20)  # of the best, which 50 draws from four do not miss
     assert all(len(differing(child, first[2])) == 1 for child in children)
     assert len(set(children)) > 10
 
@@ -67,10 +71,10 @@ def test_every_child_differs_from_a_member_in_one_edge():
 def test_parents_are_the_best_of_a_sample_with_replacement():
     space = Space(Choice(f"{k}", tuple("abcd"), str(k)) for k in range(20))  # where no two members are neighbours
     strategy = AgingEvolution(population=5, sample=2).begin(space)
-    members = [Trial(k, architecture, float(k)) for k, architecture in enumerate(strategy.ask(5))]
+    members = [Trial(k, architecture, (float(k),)) for k, architecture in enumerate(ask(strategy, 5))]
     strategy.tell(members)
     parents = Counter()
-    for child in strategy.ask(5000):
+    for child in ask(strategy, 5000):
         (parent,) = [m.number for m in members if len(differing(m.architecture, child)) == 1]
         parents[parent] += 1
     expected = [5000 * ((k + 1) ** 2 - k**2) / 25 for k in range(5)]  # the maximum of two of five
@@ -80,20 +84,20 @@ def test_parents_are_the_best_of_a_sample_with_replacement():
 def test_members_that_failed_win_only_against_each_other():
     space = NASBench201()
     strategy = AgingEvolution(population=3, sample=30).begin(space)
-    architectures = strategy.ask(6)
+    architectures = ask(strategy, 6)
     failed = [Trial(k, architectures[k], -math.inf, status="failed") for k in range(5)]
     strategy.tell(failed[:3])
-    assert {min(len(differing(child, f.architecture)) for f in failed[:3]) for child in strategy.ask(20)} == {1}
-    strategy.tell([Trial(5, architectures[5], -7.0), failed[3], failed[4]])
-    assert all(len(differing(child, architectures[5])) == 1 for child in strategy.ask(20))
+    assert {min(len(differing(child, f.architecture)) for f in failed[:3]) for child in ask(strategy, 20)} == {1}
+    strategy.tell([Trial(5, architectures[5], (-7.0,)), failed[3], failed[4]])
+    assert all(len(differing(child, architectures[5])) == 1 for child in ask(strategy, 20))
 
 
 def children_of_one(space, n, seed=0, **settings):
     """A parent, and where each of its children differs."""
     strategy = AgingEvolution(population=1, sample=1, **settings).begin(space, seed)
-    (parent,) = strategy.ask()
-    strategy.tell([Trial(0, parent, 0.0)])
-    return parent, [(child, differing(parent, child)) for child in strategy.ask(n)]
+    (parent,) = ask(strategy)
+    strategy.tell([Trial(0, parent, (0.0,))])
+    return parent, [(child, differing(parent, child)) for child in ask(strategy, n)]
 
 
 def test_cells_of_inputs_and_operations_have_the_papers_mutations():

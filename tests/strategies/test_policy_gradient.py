@@ -16,6 +16,15 @@ def space():
     return Space([Choice("first", ("a", "b", "c"), "0"), Choice("second", ("a", "b"), "1")])
 
 
+def ask(strategy, n=1):
+    return [proposal.architecture for proposal in strategy.ask(n)]
+
+
+def trial(number, architecture, score):
+    failed = {} if math.isfinite(score) else {"status": "failed"}
+    return Trial(number, architecture, (score,), **failed)
+
+
 def logits(strategy):
     return [x.detach().double() for x in strategy.policy.start.split([3, 2])]
 
@@ -51,7 +60,7 @@ def scripted(first, trials, scores, lr, decay, batch_size=1, entropy_weight=0.0)
 def test_steps_are_those_of_the_script(space, settings):
     strategy = PolicyGradient(**settings).begin(space, seed=5)
     first = logits(strategy)
-    trials = [Trial(k, architecture, math.sin(7 * k)) for k, architecture in enumerate(strategy.ask(18))]
+    trials = [trial(k, architecture, math.sin(7 * k)) for k, architecture in enumerate(ask(strategy, 18))]
     strategy.tell(trials[:5])
     strategy.tell(trials[5:])
     given = {"lr": 0.1, "batch_size": 1, "entropy_weight": 0.0, "decay": 0.9} | settings
@@ -67,9 +76,9 @@ def test_steps_are_those_of_the_script(space, settings):
 def test_a_trial_that_failed_counts_as_the_worst_score_so_far(space):
     strategy = PolicyGradient().begin(space, seed=2)
     first = logits(strategy)
-    architectures = strategy.ask(7)
+    architectures = ask(strategy, 7)
     scores = [-math.inf, 3.0, -math.inf, 1.0, 5.0, -math.inf, 4.0]
-    trials = [Trial(k, architectures[k], s, status="done" if s > 0 else "failed") for k, s in enumerate(scores)]
+    trials = [trial(k, architectures[k], score) for k, score in enumerate(scores)]
     strategy.tell(trials[:1])
     assert all(torch.equal(a, b) for a, b in zip(logits(strategy), first, strict=True))  # nothing is known yet
     strategy.tell(trials[1:])
@@ -81,7 +90,7 @@ def test_a_trial_that_failed_counts_as_the_worst_score_so_far(space):
 def test_scores_of_any_size_leave_a_policy_of_numbers(space):
     strategy = PolicyGradient(LSTMController(hidden=8)).begin(space)
     for number, score in enumerate([-1e30, 1e30, 0.0, 1e-30, -math.inf, 7.0]):
-        strategy.tell([Trial(number, strategy.ask()[0], score, status="done" if math.isfinite(score) else "failed")])
+        strategy.tell([trial(number, ask(strategy)[0], score)])
     assert all(parameter.isfinite().all() for parameter in strategy.policy.parameters())
 
 

@@ -27,6 +27,7 @@ class Lopsided(Space):
 )
 def test_draws_have_the_distribution_asked_for(by, shares):
     space = Lopsided()
-    drawn = Counter(RandomSearch(by).begin(space, seed=1).ask(5000))
+    strategy = RandomSearch(by).begin(space, seed=1)
+    drawn = Counter(proposal.architecture for proposal in strategy.ask(5000))
     assert set(drawn) <= set(space)
     assert chisquare([drawn[a] for a in space], [5000 * share for share in shares]).pvalue > 1e-3

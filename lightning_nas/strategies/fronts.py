@@ -1,0 +1,68 @@
+"""Which of several trials are best where there are several objectives, and limits."""
+
+from collections.abc import Sequence
+
+from lightning_nas.errors import SettingError
+from lightning_nas.strategies.base import Trial
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that no other dominates, among those of the highest fidelity that keep all limits.
+
+    One trial dominates another if it is as good in all values and better in one. Of trials with equal values all are
+    in, in the order given.
+    """
+    import moocore  # with its compiled part it takes a tenth of a second
+
+    feasible = [trial for trial in trials if trial.feasible]
+    highest = max((trial.rank[1] for trial in feasible), default=0.0)
+    compared = [trial for trial in feasible if trial.rank[1] == highest]
+    if not compared:
+        return []
+    kept = moocore.is_nondominated([trial.values for trial in compared], maximise=True, keep_weakly=True)
+    return [trial for trial, keep in zip(compared, kept, strict=True) if keep]
+
+
+def constrained_ranks(trials: Sequence[Trial]) -> list[int]:
+    """For each trial the front in which it stands, from 0, by constrained domination (Deb et al. 2002).
+
+    Those that keep all limits stand in the order of their fronts: front 0 is what no other dominates, front 1 what none
+    of the rest does, and so on. Behind them stand those that do not, the less they violate the farther in front, and
+    last those that are not done. Fidelities are not looked at.
+    """
+    import moocore
+
+    places = [k for k, trial in enumerate(trials) if trial.feasible]
+    ranks = [0] * len(trials)
+    n_fronts = 0
+    if places:
+        found = moocore.pareto_rank([trials[k].values for k in places], maximise=True)
+        for k, rank in zip(places, found.tolist(), strict=True):
+            ranks[k] = rank
+        n_fronts = 1 + max(found.tolist())
+    steps = sorted({trial.violation for trial in trials if trial.done and trial.violation})
+    behind = {violation: n_fronts + step for step, violation in enumerate(steps)}
+    for k, trial in enumerate(trials):
+        if not trial.feasible:
+            ranks[k] = behind[trial.violation] if trial.done else n_fronts + len(steps)
+    return ranks
+
+
+def hypervolume(trials: Sequence[Trial], reference: Sequence[float]) -> float:
+    """The volume that the :func:`front` of trials dominates, down to a reference point.
+
+    Args:
+        trials: the trials whose front is measured.
+        reference: a value for each objective, oriented as the trials' values are; what is worse counts nothing.
+
+    Raises:
+        SettingError: if the reference has not one number for each objective.
+    """
+    import moocore
+
+    best = front(trials)
+    if not best:
+        return 0.0
+    if len(reference) != len(best[0].values):
+        raise SettingError(f"reference: a number for each of {len(best[0].values)} objectives, got {len(reference)}")
+    return float(moocore.hypervolume([trial.values for trial in best], ref=list(reference), maximise=True))
