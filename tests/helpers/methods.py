@@ -16,6 +16,8 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    ProxylessMobile,
+    ShuffleBlocks,
 )
 from lightning_nas.tasks import ImageClassification, LanguageModeling
 from lightning_nas.testing import MethodCase
@@ -33,6 +35,8 @@ NETWORKS = {
     NASBench201: {"channels": 2, "cells": 1},
     ENASMicro: {"channels": 4, "layers": 1},
     ENASMacro: {"channels": 2},
+    ProxylessMobile: {},
+    ShuffleBlocks: {},
     DARTSRecurrentCell: {"hidden": 6},
     ENASRecurrentCell: {"hidden": 6},
 }
