@@ -1,5 +1,6 @@
 """What a network costs, without data."""
 
 from lightning_nas.costs.profile import Profile, profile
+from lightning_nas.costs.table import CostTable
 
-__all__ = ["Profile", "profile"]
+__all__ = ["CostTable", "Profile", "profile"]

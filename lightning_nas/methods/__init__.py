@@ -4,12 +4,16 @@ from lightning_nas.methods.base import Method, OneShotMethod, SamplingMethod
 from lightning_nas.methods.darts import DARTS
 from lightning_nas.methods.differentiable import DifferentiableMethod
 from lightning_nas.methods.enas import ENAS
+from lightning_nas.methods.gdas import GDAS
 from lightning_nas.methods.loading import load_search
 from lightning_nas.methods.random_search_ws import RandomSearchWS
+from lightning_nas.methods.snas import SNAS
 
 __all__ = [
     "DARTS",
     "ENAS",
+    "GDAS",
+    "SNAS",
     "DifferentiableMethod",
     "Method",
     "OneShotMethod",

@@ -79,6 +79,9 @@ class OneShotMethod(NetworkModule, Method):
     """
 
     derivable: ClassVar[bool] = True
+    trained_on: ClassVar[tuple[str, ...]] = ("weights", "architecture")
+    """The parts of the data whose batches lie side by side in every step."""
+
     validation_part = "architecture"
     adjustable = frozenset({"bn"})
     precisions = ("32-true", "bf16-mixed")
@@ -192,9 +195,8 @@ class OneShotMethod(NetworkModule, Method):
         return next(a for a in scores if a in drawn)
 
     def schedule(self, data: DataModule) -> Schedule:
-        """By default a batch of weights and architecture part side by side in every step; one epoch is a pass over the
-        weights part."""
-        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        """By default a batch of each part in ``trained_on`` in every step; an epoch is a pass over the weights part."""
+        streams = {part: data.stream(part, self.seed) for part in self.trained_on}
         return Schedule(streams, len(streams["weights"]), self.position, num_workers=data.num_workers)
 
     # -- what it is given --------------------------------------------------------------------------------------------

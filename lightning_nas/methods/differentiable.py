@@ -30,7 +30,7 @@ class DifferentiableMethod(OneShotMethod):
     """A search that learns logits of all options, ``alphas``, through gates that a relaxation makes of them.
 
     A subclass says when which side is trained: ``training_step``. Its gates of the weights' steps are drawn for every
-    step and rank and have no gradient; :meth:`relaxed_gates` have one.
+    step and rank and have no gradient; :meth:`relaxed_weights` have one.
 
     Args:
         space: the search space; any whose network takes weights as gates.
@@ -92,25 +92,33 @@ class DifferentiableMethod(OneShotMethod):
         return self.relaxation.expected(self.alphas, self.present)
 
     def gates(self) -> Gates:
-        return self._by_choice(self.probabilities())
+        return self.by_choice(self.probabilities())
 
-    def relaxed_gates(self, purpose: str, batch_idx: int) -> Gates:
-        """The gates of a step, with a gradient; every rank has noise of its own, and the same step always the same.
+    def relaxed_weights(self, purpose: str, batch_idx: int) -> Tensor:
+        """The weights of all options in a step, ``(n_choices, most options)``, with a gradient.
 
         Args:
             purpose: what the step trains, so that steps on different things have different noise.
             batch_idx: the number of the step in its epoch.
         """
+        generator = self.generator(purpose, batch_idx)
+        return self.relaxation.weights(self.alphas, self.present, generator, self.progress)
+
+    def generator(self, purpose: str, batch_idx: int) -> torch.Generator:
+        """The noise of a step, always the same for the same step; every rank has its own."""
         seed = derive_seed(self.seed, "relaxation", purpose, self.current_epoch, batch_idx, self.global_rank)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        progress = self.current_epoch / max(1, self.n_epochs - 1) if self.relaxation.anneals else 0.0
-        return self._by_choice(self.relaxation.weights(self.alphas, self.present, generator, progress))
+        return torch.Generator(self.device).manual_seed(seed)
+
+    @property
+    def progress(self) -> float:
+        """How much of the search is done: 0 in the first epoch, 1 in the last."""
+        return self.current_epoch / max(1, self.n_epochs - 1) if self.relaxation.anneals else 0.0
 
     def training_gates(self, batch_idx: int) -> Gates:
-        gates = self.relaxed_gates("weights", batch_idx)
-        return {name: gate.detach() for name, gate in gates.items()}  # type: ignore[union-attr]
+        return self.by_choice(self.relaxed_weights("weights", batch_idx).detach())
 
-    def _by_choice(self, weights: Tensor) -> Gates:
+    def by_choice(self, weights: Tensor) -> Gates:
+        """The rows of weights ``(n_choices, most options)`` as gates."""
         rows = zip(self.space.choices, weights, strict=True)
         return {choice.name: row[: len(choice.options)] for choice, row in rows}
 
@@ -146,7 +154,7 @@ class DifferentiableMethod(OneShotMethod):
             return functional_call(self.network, dict(weights), args, kwargs)
 
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            forward = partial(network, gates=self.relaxed_gates("architecture", batch_idx))
+            forward = partial(network, gates=self.by_choice(self.relaxed_weights("architecture", batch_idx)))
             return self.loss(forward, batch[stream], stream, advance=stream == "architecture")
 
     def configure_optimizers(self) -> Any:

@@ -46,19 +46,27 @@ class Candidates(nn.Module):
         channels: the number of channels of every state.
         strided: the states that are read with stride 2.
         affine: whether BatchNorms learn scale and shift.
+        operations: the operations by name; None: those of the class.
     """
 
     operations: ClassVar[Mapping[str, Operation | None]] = OPERATIONS
 
-    def __init__(self, channels: int, strided: Collection[int], affine: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        strided: Collection[int],
+        affine: bool,
+        operations: Mapping[str, Operation | None] | None = None,
+    ) -> None:
         super().__init__()
+        self.table = operations or self.operations
         self.channels, self.strided, self.affine = channels, strided, affine
         self.views = nn.ModuleDict()
         self.bodies = nn.ModuleDict()
 
     def add(self, place: str, source: int, option: str) -> None:
         """Builds an operation that reads ``source``; ``place`` is a name for where its result goes."""
-        operation, stride = self.operations[option], self._stride(source)
+        operation, stride = self.table[option], self.stride(source)
         if operation is None:
             return
         view = operation.view(stride)
@@ -79,10 +87,10 @@ class Candidates(nn.Module):
         weight: Tensor | None,
     ) -> Tensor | None:
         """One operation's result times its weight; None where the operation is ``none`` or its state is nothing."""
-        operation = self.operations[option]
+        operation = self.table[option]
         if operation is None or state is None:
             return None
-        view = operation.view(self._stride(source)).name
+        view = operation.view(self.stride(source)).name
         if (source, view) not in seen:
             seen[source, view] = self.views[f"{source}/{view}"](state)
         body = f"{place}/{option}"
@@ -99,7 +107,8 @@ class Candidates(nn.Module):
         stride = 2 if self.strided else 1
         return state.new_zeros(n, self.channels, -(-height // stride), -(-width // stride))
 
-    def _stride(self, source: int) -> int:
+    def stride(self, source: int) -> int:
+        """The stride with which a state is read."""
         return 2 if source in self.strided else 1
 
 
@@ -112,10 +121,16 @@ class Edges(nn.Module):
     """
 
     def __init__(
-        self, choices: Sequence[Choice], n_inputs: int, channels: int, strided: Collection[int], affine: bool
+        self,
+        choices: Sequence[Choice],
+        n_inputs: int,
+        channels: int,
+        strided: Collection[int],
+        affine: bool,
+        operations: Mapping[str, Operation | None] = OPERATIONS,
     ) -> None:
         super().__init__()
-        self.candidates = Candidates(channels, strided, affine)
+        self.candidates = Candidates(channels, strided, affine, operations)
         self.n_nodes = max(choice.output for choice in choices) - n_inputs + 1
         self.leaving: list[list[tuple[str, int]]] = [[] for _ in range(n_inputs + self.n_nodes)]  # (choice, node)
         for choice in choices:

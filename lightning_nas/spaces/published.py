@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from lightning_nas.spaces.base import Architecture, Space
@@ -154,6 +155,45 @@ PUBLISHED: dict[str, PublishedArchitecture] = {
         ),
         reported="2.98 % test error, CIFAR-10",
         n_params=2_661_382,
+        size={"channels": 36, "cells": 20},
+        config="darts/retrain.yaml",
+    ),
+    "snas_moderate": PublishedArchitecture(
+        citation="SNAS, moderate constraint (Xie et al. 2019)",
+        year=2019,
+        space=partial(DARTSCell, kept=None),
+        genotype=(
+            "dil5(0) skip(1) | sep3(0) skip(1) | skip(0) skip(1) | sep3(0) dil5(1)",
+            "max(0) max(1) | sep5(0) dil5(1) | sep5(0) sep5(1) | sep5(0) sep5(1)",
+        ),
+        reported="2.85 ± .02 % test error, CIFAR-10",
+        n_params=2_848_222,
+        size={"channels": 36, "cells": 20, "pool_norm": True},
+        config="snas/retrain.yaml",
+    ),
+    "snas_aggressive": PublishedArchitecture(
+        citation="SNAS, aggressive constraint, two nodes without input (Xie et al. 2019)",
+        year=2019,
+        space=partial(DARTSCell, kept=None),
+        genotype=(
+            "sep5(0) skip(1) | skip(0) skip(1) | skip(0) dil5(1) | skip(0) dil5(1)",
+            "sep5(0) | sep5(0) | |",
+        ),
+        reported="3.10 % test error, CIFAR-10",
+        n_params=2_313_622,
+        size={"channels": 36, "cells": 20, "pool_norm": True},
+        config="snas/retrain.yaml",
+    ),
+    "gdas_v1": PublishedArchitecture(
+        citation="GDAS (Dong and Yang 2019), cell of the released code",
+        year=2019,
+        space=DARTSCell,
+        genotype=(
+            "skip(0) skip(1) | skip(0) sep5(2) | sep3(3) skip(0) | sep5(4) sep3(3)",
+            "sep5(0) sep3(1) | sep5(2) sep5(1) | dil5(2) sep3(1) | sep5(0) sep5(1)",
+        ),
+        reported=None,
+        n_params=3_368_782,
         size={"channels": 36, "cells": 20},
         config="darts/retrain.yaml",
     ),

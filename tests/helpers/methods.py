@@ -7,7 +7,7 @@ import torch
 
 from lightning_nas.controllers import FactorizedController, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, RandomSearchWS
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -61,6 +61,14 @@ def random_search_ws(**given):
     return build(RandomSearchWS, given, n_candidates=4, n_batches=1, n_finalists=2)
 
 
+def snas(**given):
+    return build(SNAS, given)
+
+
+def gdas(**given):
+    return build(GDAS, given)
+
+
 def enas(**given):
     return build(ENAS, given, controller_steps=2, samples_per_step=2, n_candidates=2, drop_path=0.2)
 
@@ -71,6 +79,8 @@ ONE_SHOT = {
     "darts-first": partial(darts, order="first", **DARTS_STEPS),
     "darts-second": partial(darts, **DARTS_STEPS),
     "random-search-ws": partial(random_search_ws, n_candidates=50),
+    "snas": partial(snas, alphas_lr=0.1, alphas_weight_decay=0.0, drop_path=0.0),
+    "gdas": partial(gdas, alphas_lr=0.1, alphas_weight_decay=0.0),
     "enas": partial(enas, controller_steps=8, samples_per_step=8, **ENAS_STEPS),
 }
 """Name to a function that builds the method with settings that suit a short search."""
@@ -122,6 +132,17 @@ CASES = {
         partial(darts, order="first", space=NASNetCell(nodes=1, operations=["skip_connect", "sep_conv_3x3"])), digits
     ),
     "random-search-ws": MethodCase(random_search_ws, digits, architecture_steps=0, neither=("steps",), thorough=True),
+    "snas": MethodCase(partial(snas, cost="log"), digits, thorough=True),
+    "snas-edge-all": MethodCase(
+        partial(
+            snas, space=DARTSCell(nodes=2, kept=None), cost="linear", estimator="policy_gradient", cost_weight=1e-3
+        ),
+        digits,
+    ),
+    "snas-rnn": MethodCase(partial(snas, space=DARTSRecurrentCell(nodes=2), drop_path=0.0), words),
+    "gdas": MethodCase(gdas, digits, thorough=True),
+    "gdas-nas-bench-201": MethodCase(partial(gdas, space=NASBench201()), digits),
+    "gdas-enas-micro": MethodCase(partial(gdas, space=MICRO), digits),
     "enas-darts": MethodCase(
         partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("reinforce.baseline",)
     ),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -204,10 +204,23 @@ class CellSpace(Space):
             stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
             auxiliary: a second classifier at two thirds of the depth, in training.
         """
+        return self.stack(inputs, channels, cells, form, stem, auxiliary)
+
+    def stack(
+        self,
+        inputs: dict[str, int],
+        channels: int,
+        cells: int,
+        form: Form,
+        stem: Stem,
+        auxiliary: bool,
+        **of_cells: Any,
+    ) -> CellNetwork:
+        """The network; ``of_cells`` are settings that :meth:`cell` takes beyond those here."""
         check_form(form)
 
         def build_cell(place: Place) -> Cell:
             choices = [choice for choice in self.choices if choice.cell == place.kind]
-            return self.cell(choices, place, affine=form == "final")
+            return self.cell(choices, place, form == "final", **of_cells)
 
         return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)
