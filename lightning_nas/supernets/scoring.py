@@ -1,7 +1,7 @@
 """Scores of architectures under the shared weights of a supernet."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -97,6 +97,9 @@ class Scorer:
         from tqdm import tqdm
 
         progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
-        scores = {architecture: self(architecture) for architecture in progress}
+        return self.best_first({architecture: self(architecture) for architecture in progress})
+
+    def best_first(self, scores: Mapping[Architecture, float]) -> dict[Architecture, float]:
+        """Scores of architectures in another order: the best first, and those that are not a number last."""
         orient = self.task.objective.score
         return dict(sorted(scores.items(), key=lambda row: (math.isnan(row[1]), -orient(row[1]))))
