@@ -8,12 +8,14 @@ from lightning_nas.methods.gdas import GDAS
 from lightning_nas.methods.loading import load_search
 from lightning_nas.methods.random_search_ws import RandomSearchWS
 from lightning_nas.methods.snas import SNAS
+from lightning_nas.methods.spos import SPOS
 
 __all__ = [
     "DARTS",
     "ENAS",
     "GDAS",
     "SNAS",
+    "SPOS",
     "DifferentiableMethod",
     "Method",
     "OneShotMethod",
