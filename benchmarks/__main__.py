@@ -39,6 +39,7 @@ ROWS: dict[str, type[Row]] = {
         text.ENASRecurrentController,
         Sampling,
         images.RandomSearch,
+        images.UniformPaths,
         images.Retraining,
         Evolution,
     )

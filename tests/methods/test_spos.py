@@ -1,5 +1,6 @@
 """SPOS: which paths are trained, which candidates are scored, and under which limit."""
 
+import itertools
 import math
 import signal
 from collections import Counter
@@ -76,8 +77,8 @@ def test_a_bin_is_drawn_and_then_a_path_in_it():
     assert len(set(edges)) == 4
     search = spos(bins=edges)
     drawn = [search.flops(search.draw("training", 0, step)) / 2 for step in range(900)]
-    inner = [sum(low < cost < high for cost in drawn) for low, high in zip(edges, edges[1:], strict=False)]
-    apart = [sum(low < cost < high for cost in costs) for low, high in zip(edges, edges[1:], strict=False)]
+    inner = [sum(low < cost < high for cost in drawn) for low, high in itertools.pairwise(edges)]
+    apart = [sum(low < cost < high for cost in costs) for low, high in itertools.pairwise(edges)]
     # those on an edge lie in two bins; without bins the middle one is drawn five times as often
     assert max(inner) < 2.5 * min(inner)
     assert max(apart) > 4 * min(apart)
@@ -151,10 +152,10 @@ def test_the_best_is_the_least_where_less_is_better(monkeypatch):
 
 
 def test_without_children_candidates_are_random(monkeypatch):
-    table = Table(monkeypatch)
-    spos(ShuffleBlocks(), **(FEW | {"n_mutants": 0, "n_crossovers": 0, "population": 300, "rounds": 1})).choose(digits())
+    table, few = Table(monkeypatch), FEW | {"n_mutants": 0, "n_crossovers": 0}
+    spos(ShuffleBlocks(), **(few | {"population": 300, "rounds": 1})).choose(digits())
     first, _ = Counter(path[0] for path in table.asked), table.asked.clear()
-    spos(ShuffleBlocks(), **(FEW | {"n_mutants": 0, "n_crossovers": 0, "population": 50, "rounds": 6})).choose(digits())
+    spos(ShuffleBlocks(), **(few | {"population": 50, "rounds": 6})).choose(digits())
     assert len(table.asked) == 300
     assert chisquare(list(first.values())).pvalue > 0.001
     assert chisquare(list(Counter(path[0] for path in table.asked[50:]).values())).pvalue > 0.001
