@@ -41,6 +41,7 @@ ROWS: dict[str, type[Row]] = {
         text.ENASRecurrentController,
         Sampling,
         images.RandomSearch,
+        images.UniformPaths,
         images.Retraining,
         Evolution,
     )

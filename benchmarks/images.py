@@ -1,4 +1,4 @@
-"""Steps on images: DARTS, SNAS, GDAS, ENAS micro, random search with weight sharing, retraining."""
+"""Steps on images: DARTS, SNAS, GDAS, ENAS micro, random search with weight sharing, SPOS, retraining."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,11 +18,12 @@ from benchmarks.textbook.bilevel import Bilevel
 from benchmarks.textbook.controller import CellController
 from benchmarks.textbook.darts_cnn import FinalNetwork, Genotype, SearchNetwork
 from benchmarks.textbook.enas_micro import Node, SharedNetwork
+from benchmarks.textbook.spos import Supernet
 from lightning_nas.controllers import LSTMController
-from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, SPOS, RandomSearchWS
 from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.relaxations import GumbelSoftmax, StraightThroughGumbel
-from lightning_nas.spaces import Architecture, DARTSCell, ENASMicro
+from lightning_nas.spaces import Architecture, DARTSCell, ENASMicro, ShuffleBlocks
 from lightning_nas.spaces.image_cells.enas_micro import MICRO_OPERATIONS
 from lightning_nas.tasks import ImageClassification
 from lightning_nas.training.retrain import Retrain
@@ -255,6 +256,38 @@ class Retraining(ImageRow):
             if choice.options[option] != "none":
                 genotype[choice.cell].append((choice.options[option], *choice.sources, choice.output))
         return genotype
+
+
+class UniformPaths(ImageRow):
+    """The paper's widths and depths at its default, strides for small images."""
+
+    name, title, stream = "spos", "SPOS, a path of shuffle blocks", "weights"
+
+    def pair(self, exact: bool = False) -> Pair:
+        settings: dict[str, Any] = {"first": self.sizes.channels, "last": 64 * self.sizes.channels}
+        settings |= {"widths": [self.sizes.channels * factor for factor in (4, 10, 20, 40)]}
+        settings |= {"blocks": (4, 4, 8, 4), "strides": (1, 2, 2, 2)}
+        space, dropout = ShuffleBlocks(stem_stride=1, **settings), 0.0 if exact else 0.1
+        method = SPOS(space, ImageClassification(), {"dropout": dropout}, self.inputs)
+        textbook = Supernet(dropout=dropout, **settings)
+        optimizer = torch.optim.SGD(textbook.parameters(), method.optimizer.lr, momentum=0.9, weight_decay=4e-5)
+
+        def step(batches: Batches, drawn: Architecture) -> Losses:
+            images, labels = batches["weights"]
+            loss = F.cross_entropy(textbook(images, drawn), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return {"train/loss": loss.detach()}
+
+        names = [(f"network.{name}", name) for name in ("stem", "top", "classifier")]
+        for k, choice in enumerate(space.choices):
+            operations = f"network.layers.{choice.name}.operations"
+            names += [(f"{operations}.{option}", f"layers.{k}.{o}") for o, option in enumerate(choice.options)]
+        return Pair(method, textbook, matched(method, textbook, names), step)
+
+    def drawn(self, method: SPOS, batch_idx: int) -> Architecture:
+        return method.draw("training", 0, batch_idx)
 
 
 # -- ENAS's cells ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from lightning_nas.methods.loading import load_search
 from lightning_nas.methods.p_darts import PDARTS
 from lightning_nas.methods.random_search_ws import RandomSearchWS
 from lightning_nas.methods.snas import SNAS
+from lightning_nas.methods.spos import SPOS
 
 __all__ = [
     "DARTS",
@@ -16,6 +17,7 @@ __all__ = [
     "GDAS",
     "PDARTS",
     "SNAS",
+    "SPOS",
     "DifferentiableMethod",
     "Method",
     "OneShotMethod",

@@ -162,7 +162,7 @@ class OneShotMethod(NetworkModule, Method):
         space, objective = self.space, self.task.objective
         architecture, candidates = self.choose(data)
         rng = Random(derive_seed(self.seed, "random architectures"))
-        drawn = [space.random(rng) for _ in range(n_random)]
+        drawn = [self.random_architecture(rng) for _ in range(n_random)]
         scores = Scorer.of(self, data).rank([architecture, *drawn], "Random ones") if n_random else {}
         score, figure = scores.get(architecture, math.nan), shared_weights_figure(objective)
         usable = [scores[a] for a in drawn if math.isfinite(scores[a])]  # the others diverge under the shared weights
@@ -187,6 +187,10 @@ class OneShotMethod(NetworkModule, Method):
         )
         outcome.write()
         return outcome
+
+    def random_architecture(self, rng: Random) -> Architecture:
+        """An architecture of the space, drawn by its prior, that the search could have returned."""
+        return self.space.random(rng)
 
     def best_of(
         self, data: DataModule, drawn: Sequence[Architecture], scores: dict[Architecture, float]
@@ -317,6 +321,10 @@ class SamplingMethod(OneShotMethod):
     def draw(self, *purpose: int | str) -> Architecture:
         """An architecture as the search draws them now, a function of the purpose and the same on all ranks."""
         raise NotImplementedError
+
+    def training_gates(self, batch_idx: int) -> Gates | Sequence[Gates]:
+        """The path of an architecture that the search draws."""
+        return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def choose(
         self, data: DataModule, candidates: Sequence[Architecture] | None = None

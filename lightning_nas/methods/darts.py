@@ -88,9 +88,11 @@ class DARTS(DifferentiableMethod):
                 "network.compile: compiled code cannot be differentiated twice, as order: exact does; set "
                 "it to false, or the order to finite_difference"
             )
-        if order != "first" and not (isinstance(self.optimizer, SGD) and not self.optimizer.nesterov):
+        plain = isinstance(self.optimizer, SGD) and not self.optimizer.nesterov and self.optimizer.decay_vectors
+        if order != "first" and not plain:
             raise SettingError(
-                "optimizer: second order differentiates through a step of SGD without nesterov; or set order to first"
+                "optimizer: second order differentiates through a step of SGD without nesterov, with decay_vectors; or "
+                "set order to first"
             )
         self.order = order
         self.warmup_epochs = warmup_epochs

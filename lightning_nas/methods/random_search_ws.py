@@ -21,7 +21,7 @@ from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.seeding import derive_seed
-from lightning_nas.spaces.base import Architecture, Gates, Space
+from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import Cosine
@@ -80,9 +80,6 @@ class RandomSearchWS(SamplingMethod):
     def draw(self, *purpose: int | str) -> Architecture:
         """A uniform architecture, the same on all ranks."""
         return self.space.random(Random(derive_seed(self.seed, "architecture", *purpose)))
-
-    def training_gates(self, batch_idx: int) -> Gates:
-        return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         super().training_step(batch, batch_idx)

@@ -101,6 +101,9 @@ class Scorer:
         from tqdm import tqdm
 
         progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
-        scores = {architecture: self(architecture) for architecture in progress}
+        return self.best_first({architecture: self(architecture) for architecture in progress})
+
+    def best_first(self, scores: Mapping[Architecture, float]) -> dict[Architecture, float]:
+        """Scores of architectures in another order: the best first, and those that are not a number last."""
         orient = self.task.objective.score
         return dict(sorted(scores.items(), key=lambda row: (math.isnan(row[1]), -orient(row[1]))))

@@ -7,7 +7,7 @@ schedules do without.
 from typing import TYPE_CHECKING
 
 from lightning_nas.lazy import lazy_names
-from lightning_nas.training.lr_schedules import Cosine, CosineRestarts, Exponential, LRSchedule
+from lightning_nas.training.lr_schedules import Cosine, CosineRestarts, Exponential, Linear, LRSchedule
 from lightning_nas.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "CosineRestarts",
     "Exponential",
     "LRSchedule",
+    "Linear",
     "Module",
     "NetworkModule",
     "Optimizer",

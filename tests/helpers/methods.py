@@ -7,7 +7,7 @@ import torch
 
 from lightning_nas.controllers import PPO, FactorizedController, Reinforce, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
-from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, SPOS, RandomSearchWS
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -23,7 +23,8 @@ from lightning_nas.tasks import ContrastiveLearning, ImageClassification, Langua
 from lightning_nas.testing import MethodCase
 from lightning_nas.testing.method import differing, snapshot
 from lightning_nas.testing.method import quiet_trainer as trainer
-from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training import SGD
+from lightning_nas.training.lr_schedules import Cosine, Linear
 from tests.helpers.optimizers import objects
 
 __all__ = ["differing", "snapshot", "trainer"]  # so that a test imports all from here
@@ -75,12 +76,18 @@ def gdas(**given):
     return build(GDAS, given)
 
 
+def spos(**given):
+    few = {"rounds": 2, "population": 4, "n_mutants": 1, "n_crossovers": 1, "n_batches": 1, "n_calibration": 2}
+    return build(SPOS, given, **few, optimizer=SGD(0.05, 0.9, schedule=Linear(), decay_vectors=False))
+
+
 def enas(**given):
     return build(ENAS, given, controller_steps=2, samples_per_step=2, n_candidates=2, drop_path=0.2)
 
 
 DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
 ENAS_STEPS = {"controller_lr": 0.1, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
+CHAIN = {"widths": (8, 12), "blocks": (1, 2), "strides": (1, 2), "stem_stride": 1, "last": 8}
 ONE_SHOT = {
     "darts-first": partial(darts, order="first", **DARTS_STEPS),
     "darts-second": partial(darts, **DARTS_STEPS),
@@ -89,6 +96,7 @@ ONE_SHOT = {
     "enas-ppo": partial(enas, controller_steps=8, samples_per_step=8, update=PPO(0.9), **ENAS_STEPS),
     "snas": partial(snas, alphas_lr=0.05, alphas_weight_decay=0.0, drop_path=0.0),
     "gdas": partial(gdas, alphas_lr=0.1, alphas_weight_decay=0.0),
+    "spos": partial(spos, rounds=6, population=8, n_mutants=3, n_crossovers=3, n_batches=8, n_calibration=8),
 }
 """Name to a function that builds the method with settings that suit a short search."""
 
@@ -151,6 +159,16 @@ CASES = {
     "gdas": MethodCase(gdas, digits, thorough=True),
     "gdas-nas-bench-201": MethodCase(partial(gdas, space=NASBench201()), digits),
     "gdas-enas-micro": MethodCase(partial(gdas, space=MICRO), digits),
+    "spos": MethodCase(
+        partial(spos, space=ShuffleBlocks(4, **CHAIN), limit="multiply_adds <= 30e3", bins=[20e3, 30e3, 55e3]),
+        digits,
+        architecture_steps=0,
+        thorough=True,
+    ),
+    "spos-mobile": MethodCase(
+        partial(spos, space=ProxylessMobile((4, 4), **CHAIN), limit="flops <= 1e6"), digits, architecture_steps=0
+    ),
+    "spos-darts": MethodCase(spos, digits, architecture_steps=0),
     "enas-darts": MethodCase(
         partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("baseline.average",)
     ),

@@ -35,7 +35,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedWeights, TabularBenchmark, ZeroCost
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Latency, Measure, SynFlow
-from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, SPOS, RandomSearchWS
 from lightning_nas.objectives import Objective
 from lightning_nas.relaxations import GumbelSoftmax, Softmax, StraightThroughGumbel
 from lightning_nas.spaces import (
@@ -46,6 +46,7 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    ShuffleBlocks,
 )
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.specs import Configurable, concrete, find_class, subclasses
@@ -60,6 +61,7 @@ from lightning_nas.training import (
     Cosine,
     CosineRestarts,
     Exponential,
+    Linear,
     Module,
     Optimizer,
     Retrain,
@@ -301,6 +303,28 @@ TABLE: dict[type, Row] = {
             "rounds": Changes(2, COMPARED, WEIGHTS),
         },
     ),
+    SPOS: Row(
+        "spos",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ShuffleBlocks()),
+            "network": Refused({"dropout": 0.5}),
+            "bn": Changes("batch", COMPARED, WEIGHTS),
+            "optimizer": Refused(Adam(0.1)),
+            "optimizer.clip": Changes(1e-3, WEIGHTS),
+            "bins": Refused([20e3, 30e3]),
+            "limit": Changes("multiply_adds <= 25e3", COMPARED, WEIGHTS),
+            "rounds": Changes(3, COMPARED, WEIGHTS),
+            "population": Changes(5, COMPARED, WEIGHTS),
+            "n_parents": Changes(1, COMPARED, WEIGHTS),
+            "n_mutants": Changes(0, COMPARED, WEIGHTS),
+            "n_crossovers": Changes(0, COMPARED, WEIGHTS),
+            "mutation": Changes(0.9, COMPARED, WEIGHTS),
+            "n_batches": Changes(2, COMPARED, WEIGHTS),
+            "n_calibration": Changes(2, COMPARED, WEIGHTS),
+        },
+    ),
     Retrain: Row(
         "SGD",
         "model",
@@ -446,7 +470,14 @@ TABLE: dict[type, Row] = {
     ),
     # -- optimisers and schedules
     SGD: Row(
-        "SGD", "model.optimizer", RULE | {"momentum": Changes(0.1, WEIGHTS, RATES), "nesterov": Changes(True, WEIGHTS)}
+        "SGD",
+        "model.optimizer",
+        RULE
+        | {
+            "momentum": Changes(0.1, WEIGHTS, RATES),
+            "nesterov": Changes(True, WEIGHTS),
+            "decay_vectors": Refused(False),
+        },
     ),
     RMSprop: Row(
         "RMSprop",
@@ -483,6 +514,7 @@ TABLE: dict[type, Row] = {
         "model.optimizer.schedule",
         {"decay": Changes(0.5, (*WEIGHTS, *RATES)), "constant_epochs": Changes(2, (*WEIGHTS, *RATES))},
     ),
+    Linear: Row("Linear", "model.optimizer.schedule", {"minimum": Changes(0.02, (*WEIGHTS, *RATES))}),
     # -- spaces
     DARTSCell: Row(
         "darts",
@@ -762,6 +794,24 @@ RUNS = {
     "AdamW": lambda: (retrain(AdamW(1e-3)), digits()),
     "CosineRestarts": lambda: (retrain(sgd(schedule=CosineRestarts(1e-3))), digits()),
     "Exponential": lambda: (retrain(sgd(schedule=Exponential(0.9))), digits()),
+    "Linear": lambda: (retrain(sgd(schedule=Linear(1e-3))), digits()),
+    "spos": lambda: (
+        SPOS(
+            ShuffleBlocks(4, (8, 12), (1, 2), (1, 2), 1, 8),
+            ImageClassification(),
+            {"dropout": 0.0},
+            DIGITS,
+            optimizer=sgd(decay_vectors=False),
+            rounds=2,
+            population=6,
+            n_parents=3,
+            n_mutants=3,
+            n_crossovers=2,
+            n_batches=1,
+            n_calibration=1,
+        ),
+        digits(),
+    ),
     "auxiliary": lambda: (
         Retrain(
             "darts_v2",
@@ -998,15 +1048,15 @@ def compared(model, data):
     """What a search compares in the end: architectures, on how many batches, with their scores."""
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        rank = Scorer.rank
+        best_first = Scorer.best_first
 
         def spy(self, *args):
-            scores = rank(self, *args)
+            scores = best_first(self, *args)
             seen.append((len(self.validation), scores))
             return scores
 
-        patch.setattr(Scorer, "rank", spy)
-        if isinstance(model, (ENAS, RandomSearchWS)):
+        patch.setattr(Scorer, "best_first", spy)
+        if isinstance(model, (ENAS, SPOS, RandomSearchWS)):
             model.choose(data)
     return seen
 
