@@ -71,7 +71,7 @@ SMALL_BUDGET = {
         lambda: PolicyGradient(
             TransformerController(32, layers=1, heads=2, temperature=None, tanh_constant=None), Adam(0.03), batch_size=4
         ),
-        12,
+        20,
     ),
 }
 """How a strategy is set for 64 evaluations, and from how many seeds it is compared with random search."""

@@ -86,13 +86,13 @@ def test_ppo_compares_with_the_policy_that_drew_the_trial_though_it_is_told_late
         return sum(x.log_softmax(0)[option] for x, option in chosen)
 
     def ask(n):
-        architectures.extend(strategy.ask(n))
+        architectures.extend(proposal.architecture for proposal in strategy.ask(n))
         log_probs.extend(log_prob(architecture).detach() for architecture in architectures[-n:])
 
     b, ratios = None, []
     ask(4)
     for pair in ((3, 1), (4, 0), (2, 6), (5, 7), (9, 8), (10, 11)):
-        strategy.tell([Trial(k, architectures[k], scores[k]) for k in pair])
+        strategy.tell([Trial(k, architectures[k], (scores[k],)) for k in pair])
         mean = (scores[pair[0]] + scores[pair[1]]) / 2
         total, weight = b or (0.0, 0.0)
         baseline = total / weight if weight else mean
@@ -102,7 +102,7 @@ def test_ppo_compares_with_the_policy_that_drew_the_trial_though_it_is_told_late
             for k in pair:
                 ratio, advantage = (log_prob(architectures[k]) - log_probs[k]).exp(), scores[k] - baseline
                 loss = loss - min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) / 2
-                ratios.append(float(ratio))
+                ratios.append(ratio.item())
             loss = loss - 0.1 * sum(torch.distributions.Categorical(logits=x).entropy() for x in parameters)
             optimizer.zero_grad()
             loss.backward()
@@ -116,7 +116,7 @@ def test_ppo_compares_with_the_policy_that_drew_the_trial_though_it_is_told_late
 
 
 def test_a_trial_that_was_not_asked_for_counts_as_drawn_when_it_is_learnt_from(space):
-    told = [Trial(k, (k % 3, k % 2), float(k)) for k in range(6)]
+    told = [Trial(k, (k % 3, k % 2), (float(k),)) for k in range(6)]
     policies = []
     for update in (PPO(passes=1, entropy_weight=0.0), Reinforce(0.95)):
         strategy = PolicyGradient(batch_size=2, update=update).begin(space)
