@@ -54,7 +54,7 @@ def draw_architecture(
     An operation has the same colour in all pictures of a space.
 
     Args:
-        space: its :meth:`~lightning_nas.spaces.base.Space.graphs` says what there is to draw.
+        space: its :meth:`~lightning_nas.spaces.base.Space.graph` says what there is to draw.
         architecture: one of the space.
         path: the file to write, ``.svg``, ``.png``, ``.pdf`` or ``.dot`` (Graphviz text). The same architecture gives
             the same bytes.
@@ -64,7 +64,7 @@ def draw_architecture(
         ValueError: for another suffix, or if this is not an architecture of the space.
     """
     path = accepted(path, (*FORMATS, ".dot"))
-    graphs = space.graphs(architecture)
+    graphs = {name: graph.edges for name, graph in space.graph(architecture).items()}
     if path.suffix.lower() == ".dot":
         write_whole(path, _dot(graphs, caption).encode())
         return

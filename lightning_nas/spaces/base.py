@@ -8,15 +8,18 @@ the size of the space, exactly uniform sampling, the nearest legal architecture,
 import copy
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.tables import Tables
 from lightning_nas.specs import Configurable
 
@@ -50,6 +53,10 @@ class Choice:
         sources: for an ``input`` choice the state of the cell that each option reads, for an ``operation`` on an edge
             and for a ``skip`` the one state that it leaves; else empty.
         last_of_node: whether no later choice belongs to the same node. The space sets it.
+        values: the number behind each option, such as a kernel size, a width or a depth, all different; empty where the
+            options are names only.
+        relaxable: whether a network can mix the options by weights. Where it cannot, as with the widths of one sliced
+            weight, a gate has to choose one.
     """
 
     name: str
@@ -59,6 +66,14 @@ class Choice:
     group: str | None = None
     sources: tuple[int, ...] = ()
     last_of_node: bool = False
+    values: tuple[float, ...] = ()
+    relaxable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.values and len(self.values) != len(self.options):
+            raise ValueError(f"values of {self.name}: one for each of {len(self.options)} options, got {self.values}")
+        if len(set(self.values)) < len(self.values) or not all(map(math.isfinite, self.values)):
+            raise ValueError(f"values of {self.name}: finite and all different, got {self.values}")
 
     @property
     def cell(self) -> str:
@@ -77,10 +92,12 @@ class Network(nn.Module):
     Attributes:
         space: whose choices were built.
         inputs: what the data are like, as the network was built for them.
+        settings: the other settings that :meth:`Space.network` built it with; the space notes them.
     """
 
     space: "Space"
     inputs: dict[str, int]
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def forward(self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0) -> Any:
         """Runs what the gates say; without gates, the one architecture of the space.
@@ -92,6 +109,24 @@ class Network(nn.Module):
     def example(self, batch_size: int = 1) -> Tensor:
         """An input of the right shape, on the network's device."""
         raise NotImplementedError
+
+    def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The ``state_dict`` of an architecture's own network, taken out of this network's.
+
+        The child is ``space.restrict(architecture).network(inputs, **settings)``. A tensor of it is the one of the same
+        name here; where it is smaller, the first entries of each dimension. A network whose weights are shared in
+        another way overrides this.
+
+        Args:
+            architecture: one of the network's space.
+
+        Returns:
+            views of this network's weights and buffers, which ``load_state_dict`` copies.
+        """
+        with torch.device("meta"):  # only names and shapes count
+            child = self.space.restrict(architecture).network(self.inputs, **self.settings)
+        own = self.state_dict()
+        return {name: own[name][tuple(map(slice, value.shape))] for name, value in child.state_dict().items()}
 
 
 class Space(Configurable):
@@ -106,8 +141,26 @@ class Space(Configurable):
     usual_inputs: Mapping[str, int] = {"channels": 3, "image_size": 32, "num_classes": 10}
     """What a network is built for where nothing is known of the data: CIFAR-10."""
 
-    no_relaxation: str = ""
-    """Why the choices cannot be relaxed to weights over their options, as DARTS does; empty where they can."""
+    prior: Literal["architecture", "choice"] = "architecture"
+    """What :meth:`random` draws by where it is not told. A space whose architectures differ in the number of choices
+    that matter (a chain that may stop early, an elastic depth) says ``choice``: by architecture nearly all draws have
+    the full length, since these are the most."""
+
+    @property
+    def no_relaxation(self) -> str:
+        """Why the choices cannot be relaxed to weights over their options, as DARTS does; empty where they can.
+
+        A space that can be computed under weights but in which these would mean nothing overrides it with its reason.
+        """
+        hard = [choice.name for choice in self.choices if not choice.relaxable and len(choice.options) > 1]
+        if not hard:
+            return ""
+        return f"just one option of {', '.join(hard)} can run at a time, so there is nothing that weights could mix"
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "network" in vars(cls):
+            cls.network = _noting_settings(cls.network)  # type: ignore[method-assign]
 
     def __init__(self, choices: Iterable[Choice]) -> None:
         choices = tuple(choices)
@@ -145,8 +198,8 @@ class Space(Configurable):
         """
         raise SettingError(f"{type(self).__name__} describes architectures only; it has no network to train")
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
-        """What a drawing shows: for each cell its edges (from, to, label)."""
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
+        """A graph for each cell, by its name; a space without cells has one graph. Drawings show these."""
         raise SettingError(f"{type(self).__name__} does not say how its architectures are drawn")
 
     # -- what is compiled from the rule ------------------------------------------------------------------------------
@@ -205,15 +258,16 @@ class Space(Configurable):
 
     # -- sampling ----------------------------------------------------------------------------------------------------
 
-    def random(self, rng: Random, by: Literal["architecture", "choice"] = "architecture") -> Architecture:
+    def random(self, rng: Random, by: Literal["architecture", "choice"] | None = None) -> Architecture:
         """Draws an architecture.
 
         Args:
             rng: the source of randomness.
             by: ``architecture``: every legal architecture is equally likely. ``choice``: every allowed option of each
                 choice is, one after the other (in a chain that may stop early, this gives short ones a fair share).
+                None: the space's :attr:`prior`.
         """
-        if by == "architecture":
+        if (by or self.prior) == "architecture":
             return self.tables.unrank(rng.randrange(self.size))
         drawn: Architecture = ()
         for _ in self.choices:
@@ -257,6 +311,34 @@ class Space(Configurable):
 
         return self.tables.cheapest(cost, rng)
 
+    def crossover(self, one: Architecture, other: Architecture, rng: Random) -> Architecture:
+        """Mixes two architectures: each choice is taken from either parent with probability 1/2.
+
+        Where the rule forbids the mix, the nearest legal architecture is returned: one that takes every choice from one
+        of the parents, as few as possible from the one that was not drawn.
+
+        Args:
+            one: a parent, an architecture of the space.
+            other: the other parent, an architecture of the space too.
+            rng: draws whose option is taken at each choice, and among equally near architectures.
+
+        Raises:
+            ValueError: if a parent is illegal.
+        """
+        for parent in (one, other):
+            if not self.legal(parent):
+                raise ValueError(f"not an architecture of this space: {parent}")
+        wanted = tuple(rng.choice(pair) for pair in zip(one, other, strict=True))
+        if not self.has_rule or self.legal(wanted):
+            return wanted
+
+        def cost(k: int, option: int) -> float:
+            if option in (one[k], other[k]):
+                return float(option != wanted[k])
+            return float("inf")
+
+        return self.tables.cheapest(cost, rng)
+
     # -- scores and gates --------------------------------------------------------------------------------------------
 
     def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
@@ -294,7 +376,8 @@ class Space(Configurable):
         one architecture.
 
         Raises:
-            ValueError: if a gate is missing, or its weights do not fit the options.
+            ValueError: if a gate is missing, or its weights do not fit the options, or mix those of a choice that is
+                not relaxable.
         """
         if gates is None:
             gates = self.gates(self.only)
@@ -310,13 +393,15 @@ class Space(Configurable):
                 weights.append(gate)
             elif not 0 <= gate < number:
                 raise ValueError(f"{choice.name} has {number} options, its gate is {gate}")
-        runs = iter(torch.cat(weights).detach().ne(0).tolist() if weights else ())
+        values = iter(torch.cat(weights).detach().tolist() if weights else ())
         resolved: Resolved = {}
         for choice in self.choices:
             gate = gates[choice.name]
             if isinstance(gate, Tensor):
-                rows = [(option, weight, next(runs)) for option, weight in zip(choice.options, gate, strict=True)]
-                resolved[choice.name] = [(option, weight) for option, weight, run in rows if run]
+                rows = [(option, weight, next(values)) for option, weight in zip(choice.options, gate, strict=True)]
+                resolved[choice.name] = [(option, weight) for option, weight, value in rows if value]
+                if not choice.relaxable:
+                    resolved[choice.name] = _hard(choice, [(option, value) for option, _, value in rows if value])
             else:
                 resolved[choice.name] = [(choice.options[gate], None)]
         return resolved
@@ -344,7 +429,8 @@ class Space(Configurable):
             kept = tuple(option for option in choice.options if option in wanted)
             keep = [choice.options.index(option) for option in kept]
             sources = tuple(choice.sources[i] for i in keep) if choice.kind == "input" else choice.sources
-            choices.append(dataclasses.replace(choice, options=kept, sources=sources))
+            values = tuple(choice.values[i] for i in keep) if choice.values else ()
+            choices.append(dataclasses.replace(choice, options=kept, sources=sources, values=values))
         part = copy.copy(self)
         for name in list(vars(part)):
             if isinstance(getattr(type(part), name, None), functools.cached_property):
@@ -401,9 +487,52 @@ class Space(Configurable):
             architecture += (option,)
         return architecture
 
+    def encode(self, architecture: Architecture) -> Tensor:
+        """An architecture as a vector for predictors, different for different architectures.
+
+        A choice whose options have :attr:`Choice.values` is one number, its option's value, scaled so that the least is
+        0 and the largest 1. Any other is one-hot. A restricted space encodes as the full one does.
+
+        Args:
+            architecture: one of the space.
+
+        Returns:
+            the features of the choices one after the other, float32, of the same length for all architectures.
+
+        Raises:
+            ValueError: if it is not an architecture of this space.
+        """
+        names = self.to_names(architecture)
+        features: list[float] = []
+        for choice in getattr(self, "_full", self).choices:
+            option = choice.options.index(names[choice.name])
+            if choice.values:
+                least, largest = min(choice.values), max(choice.values)
+                features.append((choice.values[option] - least) / (largest - least or 1.0))
+            else:
+                features += [float(k == option) for k in range(len(choice.options))]
+        return torch.tensor(features)
+
     def describe(self, architecture: Architecture) -> str:
         """An architecture in a line or a few, for people."""
         return ", ".join(f"{name}: {option}" for name, option in self.to_names(architecture).items())
+
+
+def _noting_settings(network: Callable[..., Network]) -> Callable[..., Network]:
+    @functools.wraps(network)
+    def noting(space: Space, inputs: dict[str, int], *args: Any, **settings: Any) -> Network:
+        built = network(space, inputs, *args, **settings)
+        positional = list(inspect.signature(network).parameters)[2:]
+        built.settings = {**dict(zip(positional, args, strict=False)), **settings}
+        return built
+
+    return noting
+
+
+def _hard(choice: Choice, running: list[tuple[str, float]]) -> list[tuple[str, Tensor | None]]:
+    if [weight for _, weight in running] != [1.0]:
+        raise ValueError(f"{choice.name} is not relaxable: its gate has to be one-hot, got {dict(running)}")
+    return [(running[0][0], None)]
 
 
 def _unique(what: str, names: Sequence[str]) -> None:

@@ -14,13 +14,13 @@ class RandomSearch(Strategy):
 
     Args:
         by: ``architecture``: all legal architectures are equally likely; ``choice``: all allowed options of each choice
-            are, one after the other.
+            are, one after the other; None: whichever the space has as its prior.
     """
 
-    def __init__(self, by: By = "architecture") -> None:
-        if by not in get_args(By):
+    def __init__(self, by: By | None = None) -> None:
+        if by not in (None, *get_args(By)):
             raise SettingError(f"by: {' or '.join(get_args(By))}, got {by!r}")
-        self.by: By = by
+        self.by: By | None = by
 
     def propose(self, number: int) -> Architecture:
         return self.space.random(self.random(number), self.by)

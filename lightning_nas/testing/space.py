@@ -1,7 +1,7 @@
 """What every space with a network promises."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.spaces import Architecture, Gates, Space
+from lightning_nas.spaces import Architecture, Gate, Gates, Space
+from lightning_nas.spaces.base import Network
 
 IMAGES = {"channels": 3, "image_size": 8, "num_classes": 5}
 """Small images of five classes."""
@@ -35,7 +36,7 @@ class SpaceCase:
     drop_path: float = 0.0
     all_shared: bool = False
 
-    def network(self, form: str, space: Space | None = None) -> nn.Module:
+    def network(self, form: str, space: Space | None = None) -> Network:
         return (space or self.space).network(self.inputs, form=form, **self.settings).double()
 
     def batch(self) -> Tensor:
@@ -63,6 +64,35 @@ def randomise(network: nn.Module) -> None:
             value.normal_(0, 0.3, generator=generator)
             if name.endswith("running_var"):
                 value.abs_().add_(0.5)
+
+
+def part_of(network: Network, architecture: Architecture, values: Mapping[str, Tensor | None]) -> dict[str, Any]:
+    """The part for an architecture's child of what there is for each weight and buffer of the network, which is left
+    with these values as its own."""
+    network.load_state_dict({name: value for name, value in values.items() if value is not None}, strict=False)
+    state = network.child_state(architecture)
+    return {name: None if values[name] is None else value.clone() for name, value in state.items() if name in values}
+
+
+def outside(network: Network, architecture: Architecture) -> dict[str, Tensor]:
+    """For each weight and buffer of the network, True where it does not belong to an architecture's child. The network
+    is left with other values."""
+    for value in network.state_dict().values():
+        value.fill_(1)
+    for value in network.child_state(architecture).values():  # views
+        value.fill_(0)
+    return {name: value.bool() for name, value in network.state_dict().items()}
+
+
+def soft_gates(space: Space) -> dict[str, Gate]:
+    """Weights for the choices that can be relaxed, the last option of the others."""
+    generator = torch.Generator().manual_seed(17)
+    return {
+        choice.name: torch.rand(len(choice.options), dtype=torch.float64, generator=generator)
+        if choice.relaxable
+        else len(choice.options) - 1
+        for choice in space.choices
+    }
 
 
 @dataclasses.dataclass
@@ -137,14 +167,12 @@ class SpaceContract:
         supernet = case.network(form)
         randomise(supernet)
         before = snapshot(supernet)
-        shapes = {name: value.shape for name, value in before.items()}
         for architecture in architectures(space, 3):
             child = case.network(form, space.restrict(architecture))
+            part = part_of(supernet, architecture, before)
             names = set(child.state_dict())
-            assert names <= set(before)
+            assert names == set(part) <= set(before)
             assert (names == set(before)) == case.all_shared
-            assert {name: value.shape for name, value in child.state_dict().items()} == {n: shapes[n] for n in names}
-            part = {name: before[name] for name in names}
             hard, one_hot = space.gates(architecture), space.one_hot(architecture, dtype=torch.float64)
             for train in (True, False):
                 alone = run(case, child, None, part, train)
@@ -158,10 +186,12 @@ class SpaceContract:
                     assert len(shared.outputs) == len(alone.outputs)
                     for one, other in zip(shared.outputs, alone.outputs, strict=True):
                         assert_equal(one, other, "output")
+                    gradients = part_of(supernet, architecture, shared.gradients)
                     for name in alone.gradients:
-                        assert_equal(shared.gradients[name], alone.gradients[name], f"gradient of {name}", tolerance)
+                        assert_equal(gradients[name], alone.gradients[name], f"gradient of {name}", tolerance)
+                    state = part_of(supernet, architecture, shared.state)
                     for name in names:
-                        assert_equal(shared.state[name], alone.state[name], f"{name} after the pass")
+                        assert_equal(state[name], alone.state[name], f"{name} after the pass")
 
     def test_what_does_not_run_is_left_alone(self, case: SpaceCase, form: str) -> None:
         """No gradient (weight decay and momentum would move a zero one), and no running statistics."""
@@ -170,13 +200,16 @@ class SpaceContract:
         randomise(supernet)
         before = snapshot(supernet)
         for architecture in architectures(space, 2):
-            used = set(case.network(form, space.restrict(architecture)).state_dict())
+            used = set(supernet.child_state(architecture))
+            others = outside(supernet, architecture)
             for gates in (space.gates(architecture), space.one_hot(architecture, dtype=torch.float64)):
                 result = run(case, supernet, gates, before, train=True)
                 unused = [name for name in result.gradients if name not in used]
                 assert bool(unused) != case.all_shared
                 assert [name for name in unused if result.gradients[name] is not None] == []
+                assert not any(g[others[name]].any() for name, g in result.gradients.items() if g is not None)
                 changed = {name for name in before if not torch.equal(before[name], result.state[name])}
+                assert not any((before[name] != result.state[name])[others[name]].any() for name in changed)
                 assert bool(changed) == any(True for _ in supernet.buffers())
                 assert changed <= used
                 assert all("running" in name or "num_batches_tracked" in name for name in changed)
@@ -194,25 +227,25 @@ class SpaceContract:
         supernet = case.network(form)
         randomise(supernet)
         before = snapshot(supernet)
-        generator = torch.Generator().manual_seed(17)
-
-        def draw() -> dict[str, Tensor]:
-            shapes = {choice.name: len(choice.options) for choice in case.space.choices}
-            return {name: torch.rand(n, dtype=torch.float64, generator=generator) for name, n in shapes.items()}
-
-        weights, direction, step = draw(), draw(), 1e-8  # so small that hardly a ReLU changes sign
+        generator = torch.Generator().manual_seed(19)
+        given = soft_gates(case.space)
+        weights = {name: gate for name, gate in given.items() if isinstance(gate, Tensor)}
+        direction = {name: torch.rand(w.shape, dtype=w.dtype, generator=generator) for name, w in weights.items()}
+        step = 1e-8  # so small that hardly a ReLU changes sign
         gates = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-        run(case, supernet, gates, before, train=True)
+        run(case, supernet, given | gates, before, train=True)
         slope = 0.0
         for choice in case.space.choices:
-            gradient = gates[choice.name].grad
-            if len(choice.options) > 1:
+            gradient = gates[choice.name].grad if choice.relaxable else None
+            if choice.relaxable and len(choice.options) > 1:
                 assert gradient is not None, choice.name
                 assert gradient.any(), choice.name
             if gradient is not None:
                 slope += (gradient * direction[choice.name]).sum().item()
         ahead, behind = (
-            run(case, supernet, {n: weights[n] + sign * step * direction[n] for n in weights}, before, train=True).loss
+            run(
+                case, supernet, given | {n: weights[n] + sign * step * direction[n] for n in weights}, before, True
+            ).loss
             for sign in (1, -1)
         )
         assert slope == pytest.approx(
@@ -232,10 +265,7 @@ class SpaceContract:
         """In several graphs, since weights that are zero are not run."""
         supernet = case.network(case.forms[0])
         randomise(supernet)
-        generator = torch.Generator().manual_seed(17)
-        choices = case.space.choices
-        gates = {c.name: torch.rand(len(c.options), dtype=torch.float64, generator=generator) for c in choices}
-        self._assert_compiled_is_plain(case, supernet, gates, fullgraph=False)
+        self._assert_compiled_is_plain(case, supernet, soft_gates(case.space), fullgraph=False)
 
     def _assert_compiled_is_plain(
         self, case: SpaceCase, network: nn.Module, gates: Gates | None, fullgraph: bool
@@ -294,7 +324,10 @@ class SpaceContract:
             by_architecture, by_choice = space.random(rng), space.random(rng, by="choice")
             mutated = [space.mutate(by_choice, rng)] if space.size > 1 else []
             scores = [[rng.random() for _ in choice.options] for choice in space.choices]
-            for drawn in (by_architecture, by_choice, *mutated, space.derive(scores)):
+            crossed = space.crossover(by_architecture, by_choice, rng)
+            assert all(option in pair for option, *pair in zip(crossed, by_architecture, by_choice, strict=True))
+            assert space.crossover(crossed, crossed, rng) == crossed
+            for drawn in (by_architecture, by_choice, *mutated, crossed, space.derive(scores)):
                 state = space.start
                 for choice, option in zip(space.choices, drawn, strict=True):
                     state = space.step(state, choice, choice.options[option])
@@ -305,4 +338,30 @@ class SpaceContract:
         space = case.space
         drawn = list(dict.fromkeys(architectures(space, 20)))
         assert len({space.describe(architecture) for architecture in drawn}) == len(drawn)
-        assert len({repr(space.graphs(architecture)) for architecture in drawn}) == len(drawn)
+        graphs = [space.graph(architecture) for architecture in drawn]
+        assert len(set(map(repr, graphs))) == len(drawn)
+        for graph in (graph for cells in graphs for graph in cells.values()):
+            assert len(set(graph.nodes)) == len(graph.nodes)
+            assert {end for edge in graph.edges for end in (edge.source, edge.target)} <= set(graph.nodes)
+
+    def test_encodings_tell_architectures_apart(self, case: SpaceCase) -> None:
+        space = case.space
+        drawn = list(dict.fromkeys(architectures(space, 50)))
+        encoded = torch.stack([space.encode(architecture) for architecture in drawn])
+        assert encoded.dtype == torch.float32
+        assert 0 <= encoded.min() <= encoded.max() <= 1
+        assert len(encoded.unique(dim=0)) == len(drawn)
+        for architecture, vector in zip(drawn[:3], encoded, strict=False):
+            part = space.restrict(architecture)
+            assert torch.equal(part.encode(part.only), vector)
+
+    def test_values_stay_with_their_options(self, case: SpaceCase) -> None:
+        space = case.space
+        for architecture in architectures(space, 3):
+            for choice, only, option in zip(
+                space.choices, space.restrict(architecture).choices, architecture, strict=True
+            ):
+                assert only.values == choice.values[option : option + 1]
+                assert only.relaxable == choice.relaxable
+        mixed = [choice.name for choice in space.choices if len(choice.options) > 1 and not choice.relaxable]
+        assert bool(mixed) <= bool(space.no_relaxation)

@@ -173,6 +173,5 @@ def made(name, **settings):
 def child_of(search, architecture):
     """The architecture's own network with the shared weights."""
     child = search.space.restrict(architecture).network(search.network.inputs, **search.network_settings)
-    shared = search.network.state_dict()
-    child.load_state_dict({name: shared[name].clone() for name in child.state_dict()})
+    child.load_state_dict(search.network.child_state(architecture))
     return child

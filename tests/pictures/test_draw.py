@@ -16,6 +16,7 @@ from lightning_nas.pictures import draw, layout
 from lightning_nas.pictures.draw import draw_architecture, draw_hidden_states, draw_scores, draw_weights
 from lightning_nas.spaces import DARTSCell
 from lightning_nas.spaces.base import Choice, Space
+from lightning_nas.spaces.graphs import Graph
 
 DARTS_V1 = {
     "normal": "sep_conv_3x3(1) sep_conv_3x3(0) | skip_connect(0) sep_conv_3x3(1) | skip_connect(0) sep_conv_3x3(1) | "
@@ -34,8 +35,8 @@ class Drawn(Space):
         self.given = graphs
         super().__init__([Choice("operation", ("left",), "0")])
 
-    def graphs(self, architecture):
-        return self.given
+    def graph(self, architecture):
+        return {name: Graph.of(edges) for name, edges in self.given.items()}
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +132,8 @@ def test_heavy_imports_wait_for_the_drawing_and_pyplot_is_never_imported(tmp_pat
 def test_every_state_operation_title_and_the_caption_are_in_the_svg(space, architecture, tmp_path):
     draw_architecture(space, architecture, tmp_path / "cell.svg", caption="The first order")
     expected = ["The first order"]
-    for cell, edges in space.graphs(architecture).items():
-        expected += [cell, *{state for edge in edges for state in edge[:2]}, *(label for _, _, label in edges if label)]
+    for cell, graph in space.graph(architecture).items():
+        expected += [cell, *graph.nodes, *(edge.operation for edge in graph.edges if edge.operation)]
     assert len(expected) == 1 + 2 * (1 + 7 + 8)
     assert sorted(texts(tmp_path / "cell.svg")) == sorted(expected)
 
@@ -141,7 +142,7 @@ def test_dot_says_the_same_graph(space, architecture, tmp_path):
     draw_architecture(space, architecture, tmp_path / "cell.dot", caption="The first order")
     dot = (tmp_path / "cell.dot").read_text()
     found = re.findall(r'"(\w+)/(.+)" -> "\1/(.+)" \[label="(.*)"\];', dot)
-    assert found == [(cell, *edge) for cell, edges in space.graphs(architecture).items() for edge in edges]
+    assert found == [(cell, *edge) for cell, graph in space.graph(architecture).items() for edge in graph.edges]
     assert '  label="The first order";' in dot
     assert re.findall(r'label="(.*)", fillcolor="#cfe8cf"', dot) == ["cell k-2", "cell k-1"] * 2
     assert re.findall(r'label="(.*)", fillcolor="#f7e8bd"', dot) == ["output"] * 2
@@ -166,7 +167,7 @@ def test_a_cell_without_edges_is_drawn(graphs, tmp_path):
 
 def test_no_text_overlaps_another_or_is_cut_off(space):
     for seed in range(3):
-        graphs = {**space.graphs(space.random(Random(seed))), **PARALLEL}
+        graphs = {name: graph.edges for name, graph in space.graph(space.random(Random(seed))).items()} | PARALLEL
         figure = draw._figure(graphs, "A long caption. " * 30, ())
         boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
         assert len(boxes) > 35

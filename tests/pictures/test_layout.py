@@ -17,8 +17,8 @@ def space():
 
 
 def some_graphs(space):
-    drawn = [space.graphs(space.random(Random(seed))) for seed in range(4)]
-    return [*(edges for graphs in drawn for edges in graphs.values()), PARALLEL]
+    drawn = [space.graph(space.random(Random(seed))) for seed in range(4)]
+    return [*(graph.edges for graphs in drawn for graph in graphs.values()), PARALLEL]
 
 
 def test_in_a_column_everything_keeps_its_distance(space):

@@ -1,6 +1,8 @@
 """What a space compiles from its rule, against enumeration of all combinations."""
 
 import copy
+import dataclasses
+import inspect
 import itertools
 import math
 import pickle
@@ -15,6 +17,7 @@ from scipy.stats import chisquare
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import Architecture, Choice, Space
+from lightning_nas.spaces.base import Network
 
 
 class WithoutRule(Space):
@@ -198,7 +201,23 @@ def test_a_space_that_only_describes_says_so() -> None:
     with pytest.raises(SettingError, match="WithoutRule describes architectures only"):
         WithoutRule().network({})
     with pytest.raises(SettingError, match="WithoutRule does not say how"):
-        WithoutRule().graphs((0, 0, 0))
+        WithoutRule().graph((0, 0, 0))
+
+
+def test_values_are_numbers_behind_the_options() -> None:
+    width = Choice("width", ("narrow", "wide"), "1", kind="value", values=(8, 16))
+    part = Space([width]).restrict({"width": "wide"})
+    assert part.choices[0].values == (16,)
+    for wrong in ((8,), (8, 8), (8, math.inf)):
+        with pytest.raises(ValueError, match="values of width"):
+            dataclasses.replace(width, values=wrong)
+
+
+def test_a_space_says_why_its_choices_cannot_be_relaxed() -> None:
+    space = Sliced()
+    assert "option of width can run" in space.no_relaxation
+    assert space.restrict({"width": "3"}).no_relaxation == ""
+    assert WithoutRule().no_relaxation == ""
 
 
 # -- compiled from the rule ------------------------------------------------------------------------------------------
@@ -313,6 +332,14 @@ def test_the_two_ways_to_draw_differ_in_a_chain() -> None:
     assert p_value(draws, dict.fromkeys(enumerate_slowly(space), 1 / 12)) < 1e-12
 
 
+def test_the_prior_says_what_is_drawn_by() -> None:
+    space = StoppingChain()
+    draws = {by: [space.random(Random(seed), by=by) for seed in range(20)] for by in ("architecture", "choice")}
+    assert [space.random(Random(seed)) for seed in range(20)] == draws["architecture"] != draws["choice"]
+    space.prior = "choice"
+    assert [space.random(Random(seed)) for seed in range(20)] == draws["choice"]
+
+
 def test_random_depends_on_the_generator_alone(space: Space) -> None:
     def draw(seed: int) -> list[Architecture]:
         rng = Random(seed)
@@ -404,6 +431,42 @@ def test_mutate_refuses_a_choice_out_of_range(space: Space, past: int) -> None:
         space.mutate(next(iter(space)), Random(0), choice=past)
 
 
+# -- crossover -------------------------------------------------------------------------------------------------------
+
+
+def test_crossover_is_the_nearest_mix_of_two_parents(space: Space, everything: list[Architecture]) -> None:
+    rng = Random(7)
+    for _ in range(100):
+        one, other = rng.choice(everything), rng.choice(everything)
+        seed = rng.random()
+        child = space.crossover(one, other, Random(seed))
+        drawing = Random(seed)
+        wanted = [drawing.choice(pair) for pair in zip(one, other, strict=True)]
+        mixes = [a for a in everything if all(o in pair for o, *pair in zip(a, one, other, strict=True))]
+        far = {a: sum(o != w for o, w in zip(a, wanted, strict=True)) for a in mixes}
+        assert far[child] == min(far.values())  # in particular: legal, and every option from a parent
+        assert space.crossover(one, one, rng) == one
+
+
+def test_crossover_takes_each_option_from_either_parent_alike() -> None:
+    space, rng = WithoutRule(), Random(8)
+    one, other = (0, 1, 3), (1, 1, 0)
+    draws = Counter(space.crossover(one, other, rng) for _ in range(2000))
+    assert p_value(draws, dict.fromkeys(itertools.product((0, 1), (1,), (3, 0)), 1 / 4)) > 0.001
+
+
+def test_equally_near_mixes_are_equally_likely() -> None:
+    """Of the four mixes of the first two digits, two have the sum and are left alone, and two go to either of these."""
+    space, rng = DigitSum(2, 3), Random(9)
+    draws = Counter(space.crossover((1, 2), (2, 1), rng) for _ in range(2000))
+    assert p_value(draws, {(1, 2): 1 / 2, (2, 1): 1 / 2}) > 0.001
+
+
+def test_crossover_refuses_what_is_no_architecture() -> None:
+    with pytest.raises(ValueError, match="not an architecture"):
+        DigitSum().crossover((0, 0, 2, 3), (0, 0, 0, 0), Random(0))
+
+
 # -- scores ----------------------------------------------------------------------------------------------------------
 
 
@@ -492,6 +555,15 @@ def test_resolve_agrees_for_hard_and_one_hot_gates(space: Space, everything: lis
         names = [[option] for option in space.to_names(architecture).values()]
         for gates in (space.gates(architecture), space.one_hot(architecture)):
             assert [[option for option, _ in running] for running in space.resolve(gates).values()] == names
+
+
+def test_a_choice_that_is_not_relaxable_has_a_one_hot_gate() -> None:
+    space = Sliced()
+    gates = {"operation": torch.tensor([0.2, 0.8])}
+    assert space.resolve({**gates, "width": torch.tensor([0.0, 1.0, 0.0])})["width"] == [("3", None)]
+    for wrong in ([0.0, 0.5, 0.5], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(ValueError, match="width is not relaxable: its gate has to be one-hot"):
+            space.resolve({**gates, "width": torch.tensor(wrong)})
 
 
 def test_resolve_without_gates_needs_a_single_architecture() -> None:
@@ -610,6 +682,74 @@ def test_restrict_refuses_unknown_names() -> None:
         TwoOfEach().restrict({"0->3": ["conv", "sconv"]})
     with pytest.raises(ValueError, match="not an architecture of this space"):
         TwoOfEach().restrict((0,) * 7)
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+class Sliced(Space):
+    """An operation, and how many of its outputs are used."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            [
+                Choice("operation", ("linear", "shifted"), "1"),
+                Choice("width", ("2", "3", "5"), "1", kind="value", values=(2, 3, 5), relaxable=False),
+            ]
+        )
+
+    def network(self, inputs: dict[str, int], scale: float = 1.0, form: str = "search") -> "SlicedNetwork":
+        return SlicedNetwork(self, inputs)
+
+
+class SlicedNetwork(Network):
+    def __init__(self, space: Space, inputs: dict[str, int]) -> None:
+        super().__init__()
+        operation, width = space.choices
+        self.space, self.inputs = space, inputs
+        self.layers = torch.nn.ModuleDict(
+            {o: torch.nn.Linear(inputs["features"], int(max(width.values)), o == "shifted") for o in operation.options}
+        )
+
+
+def test_a_network_notes_its_settings() -> None:
+    network = Sliced().network({"features": 2}, 0.5, form="final")
+    assert network.settings == {"scale": 0.5, "form": "final"}
+    assert network.inputs == {"features": 2}
+    assert list(inspect.signature(Sliced().network).parameters) == ["inputs", "scale", "form"]
+
+
+def test_child_state_is_what_a_child_has_of_the_weights() -> None:
+    space = Sliced()
+    network = space.network({"features": 2})
+    random_state = torch.get_rng_state()
+    state = network.child_state((1, 1))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    layer = network.layers["shifted"]
+    assert state.keys() == {"layers.shifted.weight", "layers.shifted.bias"}
+    assert torch.equal(state["layers.shifted.weight"], layer.weight[:3])
+    assert torch.equal(state["layers.shifted.bias"], layer.bias[:3])
+    child = space.restrict((1, 1)).network({"features": 2})
+    child.load_state_dict(state)
+    assert torch.equal(child.layers["shifted"].weight, layer.weight[:3])
+
+
+# -- encodings -------------------------------------------------------------------------------------------------------
+
+
+def test_encodings_are_different_for_all_architectures(space: Space, everything: list[Architecture]) -> None:
+    encoded = torch.stack([space.encode(architecture) for architecture in everything])
+    assert len(encoded.unique(dim=0)) == len(everything)
+
+
+def test_a_choice_with_values_is_one_number_and_any_other_one_hot() -> None:
+    space = Sliced()
+    assert [space.encode((0, k)).tolist() for k in range(2)] == [[1.0, 0.0, 0.0], [1.0, 0.0, pytest.approx(1 / 3)]]
+    assert space.encode((1, 2)).tolist() == [0.0, 1.0, 1.0]
+    part = space.restrict({"operation": "shifted", "width": ["3", "5"]})
+    assert part.encode((0, 1)).tolist() == [0.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="not an architecture"):
+        part.encode((1, 1))
 
 
 # -- specs and copies ------------------------------------------------------------------------------------------------

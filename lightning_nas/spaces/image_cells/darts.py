@@ -8,6 +8,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations import DARTS_OPERATIONS
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cells import Edges, States
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_cells.shell import Cell, CellSpace, Kind, Place, Preprocess
 from lightning_nas.spaces.kept_edges import KeptEdges
 
@@ -73,10 +74,10 @@ class DARTSCell(KeptEdges, CellSpace):
                     names[name] = operation
         return self.from_names(names)
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         names = self.to_names(architecture)
         label = {0: "cell k-2", 1: "cell k-1"} | {node: str(node) for node in range(2, self.nodes + 2)}
-        graphs: dict[str, list[tuple[str, str, str]]] = {}
+        graphs: dict[str, Graph] = {}
         for kind in self.kinds:
             edges = [
                 (label[source], label[node], names[f"{kind}/{source}->{node}"])
@@ -84,7 +85,7 @@ class DARTSCell(KeptEdges, CellSpace):
                 for source in range(node)
             ]
             outputs = [(label[node], "output", "") for node in range(2, self.nodes + 2)]
-            graphs[kind] = [edge for edge in edges if edge[2] != "none"] + outputs
+            graphs[kind] = Graph.of([*(edge for edge in edges if edge[2] != "none"), *outputs], label.values())
         return graphs
 
     def cell(self, choices: Sequence[Choice], place: Place, affine: bool) -> Cell:

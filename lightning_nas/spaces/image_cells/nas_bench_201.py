@@ -9,6 +9,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Space
 from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
 
 NODES = 3  # after the input
@@ -54,11 +55,11 @@ class NASBench201(Space):
             raise SettingError(f"not in the form |op~0|+|op~0|op~1|+|op~0|op~1|op~2|: {text[:200]!r}")
         return architecture
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         label = {0: "input", 1: "1", 2: "2", 3: "output"}
         names = self.to_names(architecture)
         edges = [(label[c.sources[0]], label[c.output], names[c.name]) for c in self.choices]
-        return {"cell": [edge for edge in edges if edge[2] != "none"]}
+        return {"cell": Graph.of((edge for edge in edges if edge[2] != "none"), label.values())}
 
     def network(  # type: ignore[override]  # each space names the settings of its own network
         self, inputs: dict[str, int], channels: int = 16, cells: int = 5, form: Form = "search"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cells import Candidates, Seen, States
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_cells.shell import Cell, CellSpace, Kind, Place, Preprocess
 from lightning_nas.spaces.sums import Node
 
@@ -73,17 +74,18 @@ class NodePairs(CellSpace):
                     names[f"{kind}/{node}/operation_{slot}"] = operation
         return self.from_names(names)
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         names = self.to_names(architecture)
         label = {0: "cell k-2", 1: "cell k-1"} | {node: str(node) for node in range(2, self.nodes + 2)}
-        graphs: dict[str, list[tuple[str, str, str]]] = {}
+        graphs: dict[str, Graph] = {}
         for kind in self.kinds:
             edges = [
                 (label[int(names[f"{kind}/{k}/input_{slot}"])], str(k), names[f"{kind}/{k}/operation_{slot}"])
                 for k in range(2, self.nodes + 2)
                 for slot in (1, 2)
             ]
-            graphs[kind] = edges + [(label[k], "output", "") for k in self._output(architecture, kind)]
+            outputs = [(label[k], "output", "") for k in self._output(architecture, kind)]
+            graphs[kind] = Graph.of([*edges, *outputs], label.values())
         return graphs
 
     def _output(self, architecture: Architecture, kind: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolut
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
 from lightning_nas.spaces.sums import add_weighted
 
@@ -87,7 +88,7 @@ class ENASMacro(Space):
             names |= {f"{i}/skip_{j}": "on" if bit == "1" else "off" for j, bit in enumerate(bits)}
         return self.from_names(names)
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         names = self.to_names(architecture)
         label = ["stem", *(str(layer) for layer in range(1, self.layers + 1))]
         edges = []
@@ -96,7 +97,7 @@ class ENASMacro(Space):
                 edges.append((label[choice.output - 1], label[choice.output], names[choice.name]))
             elif names[choice.name] == "on":
                 edges.append((label[choice.sources[0]], label[choice.output], ""))
-        return {"network": [*edges, (label[-1], "output", "")]}
+        return {"network": Graph.of([*edges, (label[-1], "output", "")])}
 
     def network(  # type: ignore[override]  # each space names the settings of its own network
         self,

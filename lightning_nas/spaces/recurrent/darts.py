@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
 from lightning_nas.spaces.cells import Form, check_form
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.kept_edges import KeptEdges
 from lightning_nas.spaces.recurrent.cell import PREVIOUS, Edge, RecurrentCell
 from lightning_nas.spaces.recurrent.language_model import PENN_TREEBANK, RecurrentNetwork
@@ -70,12 +71,12 @@ class DARTSRecurrentCell(KeptEdges):
             names[f"{source}->{node}"] = operation
         return self.from_names(names)
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         names = self.to_names(architecture)
         edges = [(str(choice.sources[0]), str(choice.output), names[choice.name]) for choice in self.choices]
         first = [("x(t)", "0", "tanh"), ("h(t-1)", "0", "tanh")]
         outputs = [(str(node), "h(t)", "") for node in range(1, self.nodes + 1)]
-        return {"cell": [*first, *(edge for edge in edges if edge[2] != "none"), *outputs]}
+        return {"cell": Graph.of([*first, *(edge for edge in edges if edge[2] != "none"), *outputs])}
 
     def network(  # type: ignore[override]  # each space names the settings of its own network
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
+from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_cells.nasnet import loose_weights
 from lightning_nas.spaces.recurrent.cell import ACTIVATIONS, PREVIOUS, Edge, RecurrentCell
 from lightning_nas.spaces.recurrent.language_model import PENN_TREEBANK, RecurrentNetwork
@@ -89,12 +90,13 @@ class ENASRecurrentCell(Space):
                 names[f"{node}/input"] = source
         return self.from_names(names)
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         names = self.to_names(architecture)
         activation = {node: names[f"{node}/activation"] for node in range(self.nodes)}
         first = [(source, "0", activation[0]) for source in ("x(t)", "h(t-1)")]
         edges = [(names[f"{node}/input"], str(node), activation[node]) for node in range(1, self.nodes)]
-        return {"cell": [*first, *edges, *((str(node), "h(t)", "") for node in self.loose_ends(architecture))]}
+        outputs = [(str(node), "h(t)", "") for node in self.loose_ends(architecture)]
+        return {"cell": Graph.of([*first, *edges, *outputs])}
 
     def network(  # type: ignore[override]  # each space names the settings of its own network
         self,

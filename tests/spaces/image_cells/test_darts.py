@@ -220,19 +220,19 @@ def test_a_genotype_needs_the_cells_of_the_space() -> None:
         DARTSCell(["normal"], 1).from_genotype(normal=text, reduce=text)
 
 
-def test_graphs() -> None:
+def test_graph() -> None:
     space = DARTSCell(["normal"], 2)
     architecture = space.from_genotype(normal="sep_conv_3x3(0) skip_connect(1) | max_pool_3x3(0) dil_conv_5x5(2)")
-    assert space.graphs(architecture) == {
-        "normal": [
-            ("cell k-2", "2", "sep_conv_3x3"),
-            ("cell k-1", "2", "skip_connect"),
-            ("cell k-2", "3", "max_pool_3x3"),
-            ("2", "3", "dil_conv_5x5"),
-            ("2", "output", ""),
-            ("3", "output", ""),
-        ]
-    }
+    (graph,) = space.graph(architecture).values()
+    assert graph.nodes == ("cell k-2", "cell k-1", "2", "3", "output")
+    assert graph.edges == (
+        ("cell k-2", "2", "sep_conv_3x3"),
+        ("cell k-1", "2", "skip_connect"),
+        ("cell k-2", "3", "max_pool_3x3"),
+        ("2", "3", "dil_conv_5x5"),
+        ("2", "output", ""),
+        ("3", "output", ""),
+    )
 
 
 # -- derivation ------------------------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ def test_loose_ends_of_the_published_cells() -> None:
     space, architecture, _ = PUBLISHED["enas_micro"].build()
     assert space.loose_ends(architecture, "normal") == (2, 3, 4, 5, 6)
     assert space.loose_ends(architecture, "reduce") == (2, 4, 5, 6)
-    outputs = {kind: [e[0] for e in edges if e[1] == "output"] for kind, edges in space.graphs(architecture).items()}
+    graphs = space.graph(architecture).items()
+    outputs = {kind: [e.source for e in graph.edges if e.target == "output"] for kind, graph in graphs}
     assert outputs == {"normal": ["2", "3", "4", "5", "6"], "reduce": ["2", "4", "5", "6"]}
 
 

@@ -49,13 +49,15 @@ def test_the_benchmarks_strings_are_read_and_written():
     rng = Random(0)
     for drawn in [architecture, *(space.random(rng) for _ in range(50))]:
         assert space.from_string(space.describe(drawn)) == drawn
-    assert space.graphs(architecture)["cell"] == [
+    graph = space.graph(architecture)["cell"]
+    assert graph.nodes == ("input", "1", "2", "output")  # nothing flows into the third of them
+    assert graph.edges == (
         ("input", "1", "nor_conv_3x3"),
         ("1", "2", "avg_pool_3x3"),
         ("input", "output", "skip_connect"),
         ("1", "output", "nor_conv_1x1"),
         ("2", "output", "nor_conv_3x3"),
-    ]
+    )
 
 
 @pytest.mark.parametrize(

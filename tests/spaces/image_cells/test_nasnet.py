@@ -34,9 +34,9 @@ def test_loose_ends_of_published_cells(name, normal, reduce):
     found = load_architecture(name)
     ends = [found.space.loose_ends(found.architecture, kind) for kind in ("normal", "reduce")]
     assert [tuple(k for k in e if k >= 2) for e in ends] == [normal, reduce]
-    graphs = found.space.graphs(found.architecture)
-    assert [source for source, target, _ in graphs["reduce"] if target == "output"] == list(map(str, reduce))
-    assert len(graphs["normal"]) == 10 + len(normal)
+    graphs = found.space.graph(found.architecture)
+    assert [source for source, target, _ in graphs["reduce"].edges if target == "output"] == list(map(str, reduce))
+    assert len(graphs["normal"].edges) == 10 + len(normal)
     network = found.space.restrict(found.architecture).network(SMALL, channels=2, cells=3, form="final")
     expected = [dict.fromkeys(map(str, normal), 2), *(dict.fromkeys(map(str, reduce), width) for width in (4, 8))]
     assert [cell.widths for cell in network.cells] == expected

@@ -77,17 +77,17 @@ def test_the_released_network_has_98_of_276_skips() -> None:
 def test_skip_bit_0_is_the_stem_and_the_predecessor_is_always_read() -> None:
     space = ENASMacro(layers=4)
     architecture = space.from_genotype("conv_3x3; max_pool_3x3:1; sep_conv_3x3:01; conv_5x5:000")
-    assert space.graphs(architecture) == {
-        "network": [
-            ("stem", "1", "conv_3x3"),
-            ("1", "2", "max_pool_3x3"),
-            ("stem", "2", ""),
-            ("2", "3", "sep_conv_3x3"),
-            ("1", "3", ""),
-            ("3", "4", "conv_5x5"),
-            ("4", "output", ""),
-        ]
-    }
+    graph = space.graph(architecture)["network"]
+    assert graph.nodes == ("stem", "1", "2", "3", "4", "output")
+    assert graph.edges == (
+        ("stem", "1", "conv_3x3"),
+        ("1", "2", "max_pool_3x3"),
+        ("stem", "2", ""),
+        ("2", "3", "sep_conv_3x3"),
+        ("1", "3", ""),
+        ("3", "4", "conv_5x5"),
+        ("4", "output", ""),
+    )
 
 
 def test_the_description_is_read_again() -> None:

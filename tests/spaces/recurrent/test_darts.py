@@ -67,7 +67,7 @@ def test_published_cells(name: str, genotype: str) -> None:
     space, architecture, citation = PUBLISHED[name].build()
     assert space.describe(architecture) == genotype
     assert "Liu et al. 2019" in citation
-    graph = space.graphs(architecture)["cell"]
+    graph = list(space.graph(architecture)["cell"].edges)
     assert graph[:2] == [("x(t)", "0", "tanh"), ("h(t-1)", "0", "tanh")]
     assert " ".join(f"{operation}({source})" for source, _, operation in graph[2:10]) == genotype
     assert [target for _, target, _ in graph[2:10]] == list("12345678")

@@ -51,7 +51,7 @@ def test_the_published_cell() -> None:
     names = space.to_names(architecture)
     assert [int(names[f"{node}/input"]) for node in range(1, 12)] == [0, 1, 2, 2, 2, 5, 1, 6, 8, 8, 8]
     assert "".join(names[f"{node}/activation"][0] for node in range(12)) == "ttrrttrtrrrr"
-    graph = space.graphs(architecture)["cell"]
+    graph = list(space.graph(architecture)["cell"].edges)
     assert graph[:4] == [("x(t)", "0", "tanh"), ("h(t-1)", "0", "tanh"), ("0", "1", "tanh"), ("1", "2", "relu")]
     assert [source for source, target, _ in graph if target == "h(t)"] == ["3", "4", "7", "9", "10", "11"]
 

@@ -8,7 +8,9 @@ from lightning_nas import (
     Choice,
     Evaluation,
     Evaluator,
+    Graph,
     ImageData,
+    Network,
     RandomSearchWS,
     Space,
     Strategy,
@@ -23,15 +25,15 @@ class TwoLayers(Space):
         super().__init__([Choice("first", options, "1"), Choice("second", options, "2")])
         self.kernels = kernels
 
-    def network(self, inputs: dict[str, int], form: str = "search", channels: int = 4) -> nn.Module:
+    def network(self, inputs: dict[str, int], form: str = "search", channels: int = 4) -> Network:
         return TwoLayersNetwork(self, inputs, channels)
 
-    def graphs(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+    def graph(self, architecture: Architecture) -> dict[str, Graph]:
         names = self.to_names(architecture)
-        return {"network": [("input", "1", names["first"]), ("1", "output", names["second"])]}
+        return {"network": Graph.of([("input", "1", names["first"]), ("1", "output", names["second"])])}
 
 
-class TwoLayersNetwork(nn.Module):
+class TwoLayersNetwork(Network):
     """The sum of the convolutions that run, in either layer."""
 
     def __init__(self, space: Space, inputs: dict[str, int], channels: int) -> None:
