@@ -8,6 +8,7 @@ from lightning_nas.lazy import lazy_names
 __version__ = "0.1.0"
 
 PUBLIC = {
+    "ASHA": "strategies.asha",
     "AgingEvolution": "strategies.aging_evolution",
     "Adam": "training.optimizers",
     "AdamW": "training.optimizers",
@@ -36,6 +37,7 @@ PUBLIC = {
     "FactorizedController": "controllers.factorized",
     "FromScratch": "evaluators.from_scratch",
     "Graph": "spaces.graphs",
+    "Hyperband": "strategies.successive_halving",
     "ImageClassification": "tasks.image_classification",
     "ImageData": "data.images",
     "ImageFolder": "data.image_folder",
@@ -48,6 +50,7 @@ PUBLIC = {
     "NASBench201": "spaces.image_cells.nas_bench_201",
     "NASWOT": "measures.naswot",
     "NASNetCell": "spaces.image_cells.nasnet",
+    "NSGA2": "strategies.nsga2",
     "Network": "spaces.base",
     "NoData": "data.no_data",
     "NonMonotoneAveraging": "callbacks.averaging",
@@ -71,6 +74,7 @@ PUBLIC = {
     "SettingError": "errors",
     "SharedWeights": "evaluators.shared_weights",
     "Space": "spaces.base",
+    "SuccessiveHalving": "strategies.successive_halving",
     "SynFlow": "measures.synflow",
     "Strategy": "strategies.base",
     "TabularBenchmark": "evaluators.tabular_benchmark",
