@@ -44,6 +44,7 @@ PUBLIC = {
     "Interruption": "callbacks.interruption",
     "LRSchedule": "training.lr_schedules",
     "LSTMController": "controllers.lstm",
+    "Latency": "measures.latency",
     "LanguageModeling": "tasks.language_modeling",
     "Measure": "measures.base",
     "Method": "methods.base",

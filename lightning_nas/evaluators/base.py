@@ -36,14 +36,12 @@ class Evaluator(Configurable, ABC):
 
     Attributes:
         objective: what a search pursues that is given no objectives; known before :meth:`open`.
-        metric_names: the metrics that every evaluation has, known before :meth:`open`; None: they are not known.
         fidelities: the fidelities that it can evaluate with, rising, the last being its usual one; None: there is one
             kind of evaluation. One that has some also continues trials of a lower fidelity.
         wants_machine_alone: whether what it measures would be disturbed by other trials that run at the same time.
     """
 
     objective: Objective
-    metric_names: Sequence[str] | None = None
     fidelities: Sequence[int] | None = None
     wants_machine_alone: bool = False
 
@@ -60,6 +58,11 @@ class Evaluator(Configurable, ABC):
         Raises:
             SettingError: if the evaluator cannot serve this space, or needs data.
         """
+
+    def metric_names(self, data: "DataModule | None") -> Sequence[str] | None:
+        """The metrics that every evaluation has, known before :meth:`open`; None: they are not known before one is
+        made."""
+        return None
 
     @abstractmethod
     def __call__(self, proposal: Proposal, number: int) -> Evaluation:

@@ -4,20 +4,25 @@ import contextlib
 import datetime
 import logging
 import math
+import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 
-from lightning_nas.costs.profile import count_parameters
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
+from lightning_nas.evaluators.figures import COSTS, built, costs, measured
+from lightning_nas.measures import Measure
+from lightning_nas.objectives import Objective
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
-from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.spaces.base import Space
 from lightning_nas.specs import check_arguments
+from lightning_nas.strategies.base import Proposal
 from lightning_nas.tasks import Task
 from lightning_nas.training.optimizers import Optimizer
 from lightning_nas.training.retrain import Retrain
@@ -27,21 +32,27 @@ if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does
 
 
 class FromScratch(Evaluator):
-    """Trains each architecture from new weights on the weights part, and scores it on the architecture part.
+    """Trains each architecture from new weights on the weights part, and validates it on the architecture part.
 
     The test part is never read. Everything random depends on the seed and the number of the trial, so a trial gives the
     same result in every process; with ``max_minutes`` it depends on the machine too. Metrics are ``val/...`` of the
-    epoch that is scored, ``n_params`` (without an auxiliary head) and ``epochs``, those trained to the end.
+    epoch that is scored, ``n_params`` (without an auxiliary head), ``flops`` of one example, and ``epochs``, those
+    trained to the end. The task's score decides, unless the search is given objectives.
+
+    The fidelity of a trial is its number of epochs. Schedules of all trials have the same horizon, ``epochs``. One that
+    ends earlier leaves its state, and a trial that continues it equals one that was never paused, bit for bit. Where
+    the state is gone, it is trained again from the beginning, to the same end.
 
     Args:
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels`` and ``cells``.
-        epochs: the number of epochs of each training.
+        epochs: the number of epochs of each training that goes on to the end.
         patience: epochs without a better score after which training ends; then, and if it trains to the end, the best
             epoch is scored. None: trains to the end and scores that.
         max_minutes: the minutes after which a training ends with its batch; None: no limit.
         retrain: settings of :class:`~lightning_nas.training.retrain.Retrain` by name, such as ``optimizer``.
         trainer: settings of Lightning's ``Trainer`` by name, such as ``precision`` and ``gradient_clip_val``.
+        report: measures of the network before it is trained, whose figures are in the metrics.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class FromScratch(Evaluator):
         max_minutes: float | None = None,
         retrain: dict[str, Any] | None = None,
         trainer: dict[str, Any] | None = None,
+        report: list[Measure] | None = None,
     ) -> None:
         if epochs < 1:
             raise SettingError(f"epochs: at least 1, got {epochs}")
@@ -71,38 +83,58 @@ class FromScratch(Evaluator):
             self.retrain["optimizer"] = Optimizer.build(self.retrain["optimizer"], "retrain.optimizer").spec
         self._init_args["retrain"] = self.retrain  # with classes by their paths, which a worker needs
         self.trainer = check_arguments(pl.Trainer, trainer or {}, "trainer", skip=_OURS)
+        self.measures = built(report)
+        self.wants_machine_alone = any(measure.wants_machine_alone for measure in self.measures)
+        self.objective = Objective(f"val/{self.task.score}", self.task.mode)
+        self.fidelities = range(1, epochs + 1)
 
-    def open(self, space: Space, data: "DataModule | None", seed: int = 0) -> None:
+    def metric_names(self, data: "DataModule | None") -> Sequence[str] | None:
+        if data is None:
+            return None
+        validated = [f"val/{name}" for name in ("loss", *self.task.metrics(data.inputs))]
+        return [*validated, *COSTS, "epochs", *(measure.name for measure in self.measures)]
+
+    def open(self, space: Space, data: "DataModule | None", seed: int = 0, folder: Path | None = None) -> None:
         if data is None:
             raise SettingError("evaluator: FromScratch trains networks, which needs data")
         if type(space).network is Space.network:
             raise SettingError(f"evaluator: {type(space).__name__} has no network to train")
         check_arguments(space.network, self.network, "network", skip={"inputs", "form"})
         data.prepare_data()
-        self.space, self.data, self.seed = space, data, seed
+        self.space, self.data, self.seed, self.folder = space, data, seed, folder
 
-    def __call__(self, architecture: Architecture, number: int) -> Evaluation:
+    def __call__(self, proposal: Proposal, number: int) -> Evaluation:
         began = time.perf_counter()
         module = Retrain(
-            ArchitectureRecord(self.space, architecture).to_dict(),
+            ArchitectureRecord(self.space, proposal.architecture).to_dict(),
             self.task,
             self.network,
             self.data.inputs,
-            derive_seed(self.seed, "trial", number),
+            derive_seed(self.seed, "trial", number if proposal.first is None else proposal.first),
             "weights",
             **self.retrain,
         )
-        watch = _Watch(self.task, self.patience)
+        figures = measured(self.measures, module.network, self.data, derive_seed(self.seed, "batch"))
+        fidelity = proposal.fidelity or self.epochs
+        watch = _Watch(self.task, self.patience, fidelity, self._state(number) if fidelity < self.epochs else None)
         with _quiet():
             trainer = self._trainer(watch)
             try:
-                _fit(trainer, module, self.data)
+                _fit(trainer, module, self.data, self._state(proposal.continues))
             except Diverged:
                 watch.diverged = True
-        figures = watch.best if self.patience else watch.last
-        score = math.nan if watch.diverged else watch.score(figures)
-        figures = {**figures, "n_params": float(count_parameters(module.network)), "epochs": float(watch.n_epochs)}
-        return Evaluation(score, figures, time.perf_counter() - began)
+        figures |= {**self._validated(watch, module), **costs(module.network), "epochs": float(watch.n_epochs)}
+        return Evaluation(figures, time.perf_counter() - began)
+
+    def _state(self, number: int | None) -> Path | None:
+        """Where a trial leaves the state from which it is continued."""
+        return None if number is None or self.folder is None else self.folder / f"{number}.ckpt"
+
+    def _validated(self, watch: "_Watch", module: Retrain) -> dict[str, float]:
+        """The figures of the epoch that is scored; of a training that diverged not one is a number."""
+        if watch.diverged:
+            return dict.fromkeys((f"val/{name}" for name in ("loss", *module.metric_names)), math.nan)
+        return watch.best if self.patience else watch.last
 
     def _trainer(self, watch: "_Watch") -> pl.Trainer:
         return pl.Trainer(
@@ -147,10 +179,11 @@ _OURS = {
 
 
 class _Watch(pl.Callback):
-    """Keeps figures of validation; ends a training that no longer gets better."""
+    """Keeps figures of validation; ends a training that no longer gets better, or has reached its fidelity, and then
+    leaves its state."""
 
-    def __init__(self, task: Task, patience: int | None) -> None:
-        self.task, self.patience = task, patience
+    def __init__(self, task: Task, patience: int | None, fidelity: int, state: Path | None) -> None:
+        self.task, self.patience, self.fidelity, self.state = task, patience, fidelity, state
         self.last: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.diverged = False
@@ -159,6 +192,9 @@ class _Watch(pl.Callback):
 
     def score(self, figures: dict[str, float]) -> float:
         return self.task.objective.score(figures[f"val/{self.task.score}"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= self.patience is not None and self.n_worse >= self.patience
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -171,13 +207,30 @@ class _Watch(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.n_epochs += 1
+        trainer.should_stop |= self.n_epochs >= self.fidelity
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.state is None or self.diverged:
+            return
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.state.with_name(f".{self.state.name}.{os.getpid()}.partial")
+        trainer.save_checkpoint(partial)
+        partial.replace(self.state)  # so that it is there whole or not at all
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "n_epochs": self.n_epochs, "n_worse": self.n_worse}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.n_epochs, self.n_worse = (state_dict[name] for name in ("best", "n_epochs", "n_worse"))
 
 
-def _fit(trainer: pl.Trainer, module: Retrain, data: "DataModule") -> None:
-    """Trains and validates. The data module keeps the trainer that it has, if it has one."""
+def _fit(trainer: pl.Trainer, module: Retrain, data: "DataModule", state: Path | None) -> None:
+    """Trains, on from a state where there is one, and validates. The data module keeps the trainer that it has, if it
+    has one."""
     validation = data.evaluation("architecture")
+    going_on = str(state) if state is not None and state.exists() else None
     try:
-        trainer.fit(module, module.schedule(data), validation)
+        trainer.fit(module, module.schedule(data), validation, ckpt_path=going_on, weights_only=True)
         watch = next(callback for callback in trainer.callbacks if isinstance(callback, _Watch))  # type: ignore[attr-defined]
         if not watch.last:
             trainer.validate(module, validation, verbose=False)

@@ -13,6 +13,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.objectives import Mode, Objective
 from lightning_nas.spaces.base import Architecture, Choice, Space
+from lightning_nas.strategies.base import Proposal
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -25,17 +26,27 @@ class TabularBenchmark(Evaluator):
     ``digits``, in one column that has a digit for each choice. The metrics of an evaluation are the guide and what is
     reported, called as their columns. Where training diverged, a figure is ``nan``.
 
+    A table of results after several numbers of epochs has ``fidelities``, which say the columns of each. Nothing is
+    interpolated: another number of epochs is refused::
+
+        guide: accuracy
+        fidelities: {12: {accuracy: c10v_val_12}, 200: {accuracy: c10v_val_200}}
+        cost: c10v_train_s_per_epoch
+
     Args:
         path: the file; one whose name ends in ``.gz`` is unpacked. It is looked for here, then in
             ``$LIGHTNING_NAS_DATA``.
-        guide: the column that decides between architectures.
+        guide: the column that decides between architectures, unless the search is given objectives.
         report: further columns to be in the metrics.
         mode: whether a higher guide is better (``max``) or a lower one (``min``).
         cost: the column of the seconds that an evaluation would have taken; None: it costs nothing.
-        cost_factor: the cost is multiplied by it, as by a number of epochs where the column has seconds per epoch.
+        cost_factor: the cost is multiplied by it, as by a number of epochs where the column has seconds per epoch. It
+            is multiplied by the fidelity too, if there are several.
         digits: the column that has whole architectures; None: there is a column for each choice.
         choices: which choice each of the digits is of; None: those of the space in their order.
         options: what the digits stand for, from 0 on; None: the options of each choice in their order.
+        fidelities: by number of epochs, the columns of metrics that depend on it, by the names of the metrics. None: no
+            metric does.
     """
 
     def __init__(
@@ -49,6 +60,7 @@ class TabularBenchmark(Evaluator):
         digits: str | None = None,
         choices: Sequence[str] | None = None,
         options: Sequence[str] | None = None,
+        fidelities: dict[int, dict[str, str]] | None = None,
     ) -> None:
         if not 0 < cost_factor < math.inf:
             raise SettingError(f"cost_factor: above 0, got {cost_factor}")
@@ -59,9 +71,28 @@ class TabularBenchmark(Evaluator):
         self.guide, self.objective, self.report = guide, Objective(guide, mode), tuple(report)
         self.cost, self.cost_factor = cost, cost_factor
         self.digits, self.choices, self.options = digits, choices, options
+        self._columns: dict[int | None, dict[str, str]] = {None: {}}
+        if fidelities is not None:
+            self._columns = {int(fidelity): dict(fidelities[fidelity]) for fidelity in sorted(fidelities, key=int)}
+            self.fidelities = [fidelity for fidelity in self._columns if fidelity is not None]
+            self._init_args["fidelities"] = {str(fidelity): names for fidelity, names in self._columns.items()}
+            self._check_fidelities()
         self._space: Space | None = None
 
-    def open(self, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
+    def _check_fidelities(self) -> None:
+        if not self.fidelities or self.fidelities[0] < 1:
+            raise SettingError(f"fidelities: columns by numbers of epochs from 1, got {self.fidelities}")
+        names = {frozenset(columns) for columns in self._columns.values()}
+        if len(names) > 1 or not next(iter(names)) <= {self.guide, *self.report}:
+            raise SettingError(
+                f"fidelities: for each the columns of the same metrics, which are the guide or reported, got "
+                f"{self._init_args['fidelities']}"
+            )
+
+    def metric_names(self, data: "DataModule | None") -> Sequence[str]:
+        return list(dict.fromkeys((self.guide, *self.report)))
+
+    def open(self, space: Space, data: "DataModule | None" = None, seed: int = 0, folder: Path | None = None) -> None:
         """Reads the file, if it has not been read for this space. Nothing depends on the data or the seed.
 
         Raises:
@@ -74,32 +105,52 @@ class TabularBenchmark(Evaluator):
             self.path = elsewhere
         try:
             with (gzip.open if self.path.suffix == ".gz" else open)(self.path, "rt", newline="", encoding="utf-8") as f:
-                self._evaluations = dict(self._read(space, csv.reader(f)))
+                self._read(space, csv.reader(f))
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise SettingError(f"{self.path}: cannot be read as a table ({reason})") from error
         self._space = space
 
-    def __call__(self, architecture: Architecture, number: int = 0) -> Evaluation:
+    def __call__(self, proposal: Proposal, number: int = 0) -> Evaluation:
         """The line of an architecture.
 
         Raises:
             LookupError: if there is none.
         """
+        fidelity = proposal.fidelity or self._full
         try:
-            return self._evaluations[architecture]
+            evaluation: Evaluation = self._evaluations[fidelity][proposal.architecture]
         except KeyError:
-            raise LookupError(f"{self.path} has no line of the architecture {architecture}") from None
+            raise LookupError(f"{self.path} has no line of the architecture {proposal.architecture}") from None
+        if fidelity is None or not proposal.reached:
+            return evaluation
+        return Evaluation(evaluation.metrics, evaluation.cost * (1 - proposal.reached / fidelity))
 
     # -- the file ----------------------------------------------------------------------------------------------------
 
-    def _read(self, space: Space, lines: Any) -> Iterator[tuple[Architecture, Evaluation]]:
-        """All evaluations. ``lines`` is a reader of :mod:`csv`."""
+    def _read(self, space: Space, lines: Any) -> None:
+        """Takes all evaluations. ``lines`` is a reader of :mod:`csv`."""
         header: list[str] = next(lines, [])
         whole = None if self.digits is None else _column(header, self.digits, self.path)
         places = self._places(space, header)
-        guided = [(name, _column(header, name, self.path)) for name in dict.fromkeys((self.guide, *self.report))]
-        cost = None if self.cost is None else (self.cost, _column(header, self.cost, self.path))
+        names = dict.fromkeys((self.guide, *self.report))
+        columns = {
+            fidelity: [(name, _column(header, own.get(name, name), self.path)) for name in names]
+            for fidelity, own in self._columns.items()
+        }
+        cost = None if self.cost is None else _column(header, self.cost, self.path)
+        self._full = list(self._columns)[-1]
+        self._evaluations: dict[int | None, dict[Architecture, Evaluation]] = {fidelity: {} for fidelity in columns}
+        for architecture, line, where in self._lines(space, lines, header, whole, places):
+            seconds = 0.0 if cost is None else self._seconds(line[cost], f"{where}, column {header[cost]}")
+            for fidelity, own in columns.items():
+                metrics = {name: _number(line[place], f"{where}, column {header[place]}") for name, place in own}
+                self._evaluations[fidelity][architecture] = Evaluation(metrics, seconds * (fidelity or 1))
+
+    def _lines(
+        self, space: Space, lines: Any, header: list[str], whole: int | None, places: list[tuple[int, dict[str, int]]]
+    ) -> Iterator[tuple[Architecture, list[str], str]]:
+        """The architecture of each line, the line, and where it is."""
         line_of: dict[Architecture, int] = {}
         for line in lines:
             if not line:
@@ -120,9 +171,7 @@ class TabularBenchmark(Evaluator):
                 raise SettingError(f"{where}: no legal architecture of {type(space).__name__}")
             if line_of.setdefault(architecture, lines.line_num) != lines.line_num:
                 raise SettingError(f"{where}: the same architecture as in line {line_of[architecture]}")
-            metrics = {name: _number(line[place], f"{where}, column {name}") for name, place in guided}
-            seconds = 0.0 if cost is None else self._seconds(line[cost[1]], f"{where}, column {cost[0]}")
-            yield architecture, Evaluation(self.objective.score(metrics[self.guide]), metrics, seconds)
+            yield architecture, line, where
 
     def _seconds(self, text: str, where: str) -> float:
         seconds = _number(text, where)

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nas.errors import SettingError
@@ -13,9 +14,9 @@ from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.blueprint import Blueprint, Refusal, Submission
 from lightning_nas.executors.trial import check_minutes, late
 from lightning_nas.executors.trial import run_trial as run_trial  # of which every executor makes use
-from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.spaces.base import Space
 from lightning_nas.specs import Configurable
-from lightning_nas.strategies.base import Trial
+from lightning_nas.strategies.base import Proposal, Trial
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -26,7 +27,8 @@ LONGEST_WAIT = 3600.0  # seconds; operating systems take no more than some weeks
 class Executor(Configurable, ABC):
     """Runs trials, each by an evaluator, up to ``n_workers`` at once.
 
-    What it answers are the trials of :func:`~lightning_nas.executors.trial.run_trial`, wherever that runs.
+    What it answers are the trials of :func:`~lightning_nas.executors.trial.run_trial`, wherever that runs: with their
+    metrics, and not judged yet by the objectives of the search.
 
     Attributes:
         n_workers: how many trials can run at the same time.
@@ -35,7 +37,14 @@ class Executor(Configurable, ABC):
     n_workers: int = 1
 
     @abstractmethod
-    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
+    def open(
+        self,
+        evaluator: Evaluator,
+        space: Space,
+        data: "DataModule | None" = None,
+        seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
         """Gets ready to run trials; the arguments go to the evaluator's ``open``, in every worker.
 
         Raises:
@@ -44,7 +53,7 @@ class Executor(Configurable, ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def submit(self, number: int, architecture: Architecture) -> None:
+    def submit(self, number: int, proposal: Proposal) -> None:
         """Queues a trial."""
         raise NotImplementedError
 
@@ -92,8 +101,15 @@ class Pool(Executor, ABC):
         self._workers: list[Any] = []
         self._waiting: deque[Submission] = deque()
 
-    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
-        self.begin(Blueprint.of(evaluator, space, data, seed, self.dumps))
+    def open(
+        self,
+        evaluator: Evaluator,
+        space: Space,
+        data: "DataModule | None" = None,
+        seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
+        self.begin(Blueprint.of(evaluator, space, data, seed, folder, self.dumps))
         if data is not None:
             data.prepare_data()  # once, before workers look at the same files
 
@@ -102,8 +118,8 @@ class Pool(Executor, ABC):
         self.blueprint = blueprint
         self._n_lost_opening = 0
 
-    def submit(self, number: int, architecture: Architecture) -> None:
-        self._waiting.append(Submission(number, architecture))
+    def submit(self, number: int, proposal: Any) -> None:
+        self._waiting.append(Submission(number, proposal))
 
     def next(self, timeout: float | None = None) -> Trial | None:
         end = None if timeout is None else time.monotonic() + timeout

@@ -4,14 +4,15 @@ import dataclasses
 import pickle
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.trial import failed, run_trial
-from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.spaces.base import Space
 from lightning_nas.specs import Configurable, class_path, class_paths, subclasses
-from lightning_nas.strategies.base import Trial
+from lightning_nas.strategies.base import Proposal, Trial
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -22,7 +23,7 @@ class Submission:
     """A trial on its way: how many workers it has lost, how long these had it, and when the present one got it."""
 
     number: int
-    architecture: Architecture
+    work: Any  # a Proposal, where it is a trial
     n_lost: int = 0
     seconds: float = 0.0
     began: float = 0.0
@@ -46,6 +47,7 @@ class Blueprint:
     Attributes:
         evaluator, space, data: specs; of the data None where there are none.
         seed: the seed of the search.
+        folder: where trials leave the states from which they are continued; None: nowhere.
         classes: that the specs name, by their paths, pickled, so that a worker imports what it needs.
     """
 
@@ -53,6 +55,7 @@ class Blueprint:
     space: dict[str, Any]
     data: dict[str, Any] | None
     seed: int
+    folder: Path | None
     classes: bytes
 
     @classmethod
@@ -62,6 +65,7 @@ class Blueprint:
         space: Space,
         data: "DataModule | None",
         seed: int,
+        folder: Path | None = None,
         dumps: Callable[[Any], bytes] = pickle.dumps,
     ) -> "Blueprint":
         """The blueprint for workers that evaluate like this evaluator.
@@ -81,7 +85,7 @@ class Blueprint:
             classes = dumps({path: known[path] for path in class_paths(list(specs)) if path in known})
         except (pickle.PicklingError, AttributeError) as error:
             raise SettingError(f"executor: workers import the classes that they need, but {error}") from error
-        return cls(*specs, seed, classes)
+        return cls(*specs, seed, folder, classes)
 
     def open(self) -> Evaluator | Refusal:
         """The evaluator, ready; or why there is none."""
@@ -91,7 +95,7 @@ class Blueprint:
             evaluator = Evaluator.build(_renamed(self.evaluator, names))
             space = Space.build(_renamed(self.space, names))
             data: Any = None if self.data is None else Configurable.build(_renamed(self.data, names))
-            evaluator.open(space, data, self.seed)
+            evaluator.open(space, data, self.seed, self.folder)
         except SettingError as error:
             return Refusal(str(error), is_setting=True)
         except Exception:
@@ -99,14 +103,14 @@ class Blueprint:
         return evaluator
 
     @staticmethod
-    def run(evaluator: Evaluator, number: int, architecture: Architecture) -> Trial:
+    def run(evaluator: Evaluator, number: int, proposal: Proposal) -> Trial:
         """What the worker answers to a submission."""
-        return run_trial(evaluator, number, architecture)
+        return run_trial(evaluator, number, proposal)
 
     @staticmethod
     def give_up(submission: Submission, reason: str) -> Trial:
         """What the pool answers where no worker will."""
-        return failed(submission.number, submission.architecture, reason, submission.seconds)
+        return failed(submission.number, submission.work, reason, submission.seconds)
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:

@@ -34,7 +34,7 @@ class Calls:
     @staticmethod
     def give_up(submission: Submission, reason: str) -> Refusal:
         """What the pool answers where workers are lost again and again."""
-        return Refusal(f"job {submission.number}, {submission.architecture}: {reason}", is_setting=False)
+        return Refusal(f"job {submission.number}, {submission.work}: {reason}", is_setting=False)
 
 
 def in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], n_workers: int) -> Iterator[tuple[int, Any]]:

@@ -78,7 +78,7 @@ class Processes(Pool):
 
     def send(self, worker: _Process) -> None:
         with contextlib.suppress(OSError):  # a worker that died idle is missed where its answer is awaited
-            worker.connection.send((worker.submission.number, worker.submission.architecture))  # type: ignore[union-attr]
+            worker.connection.send((worker.submission.number, worker.submission.work))  # type: ignore[union-attr]
 
     def wait(self, workers: list[_Process], timeout: float | None) -> _Process | None:
         ready = wait([worker.connection for worker in workers], timeout)
@@ -137,8 +137,7 @@ def _work(connection: Connection, blueprint: Any, threads: int, gpu: str | None,
             return
         connection.send(None)
         while True:
-            number, architecture = connection.recv()
-            connection.send(blueprint.run(evaluator, number, architecture))
+            connection.send(blueprint.run(evaluator, *connection.recv()))
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nas.errors import SettingError
@@ -10,7 +11,7 @@ from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.base import Lost, Pool, Worker
 from lightning_nas.executors.blueprint import Blueprint, Refusal
 from lightning_nas.spaces.base import Space
-from lightning_nas.strategies.base import Trial
+from lightning_nas.strategies.base import Proposal, Trial
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -27,8 +28,8 @@ class Ray(Pool):
 
     A worker that is lost, with its process or its whole node, is replaced. There are fewer than ``n_workers`` while the
     cluster has room for no more. A Ray that runs already is used and left running; else one is started on this machine,
-    without its dashboard, and ended with the search. Needs the extra ``ray``. On other nodes the package and the data
-    have to be where they are on this one.
+    without its dashboard, and ended with the search. Needs the extra ``ray``. On other nodes the package, the data and
+    the folder of the run have to be where they are on this one.
 
     Args:
         n_workers: the largest number of actors at once.
@@ -56,7 +57,14 @@ class Ray(Pool):
         self.cpus, self.gpus, self.address = cpus, gpus, address
         self._is_ours = False
 
-    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
+    def open(
+        self,
+        evaluator: Evaluator,
+        space: Space,
+        data: "DataModule | None" = None,
+        seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
         try:
             import ray
         except ImportError as error:
@@ -64,7 +72,7 @@ class Ray(Pool):
 
         self._ray: Any = ray
         self.dumps = ray.cloudpickle.dumps  # takes classes of the user's script along
-        super().open(evaluator, space, data, seed)
+        super().open(evaluator, space, data, seed, folder)
         if ray.is_initialized():
             return
         self._is_ours = True
@@ -89,7 +97,7 @@ class Ray(Pool):
         self._workers.append(_Actor(handle, handle.open.remote(self.blueprint)))
 
     def send(self, worker: _Actor) -> None:
-        worker.answer = worker.handle.run.remote(worker.submission.number, worker.submission.architecture)  # type: ignore[union-attr]
+        worker.answer = worker.handle.run.remote(worker.submission.number, worker.submission.work)  # type: ignore[union-attr]
 
     def wait(self, workers: list[_Actor], timeout: float | None) -> _Actor | None:
         ready, _ = self._ray.wait([worker.answer for worker in workers], timeout=timeout)
@@ -117,5 +125,5 @@ class _RemoteWorker:
         self.evaluator = evaluator
         return None
 
-    def run(self, number: int, architecture: tuple[int, ...]) -> Trial:
-        return Blueprint.run(self.evaluator, number, architecture)
+    def run(self, number: int, proposal: Proposal) -> Trial:
+        return Blueprint.run(self.evaluator, number, proposal)

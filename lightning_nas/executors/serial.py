@@ -1,13 +1,14 @@
 """One trial after the other, in this process."""
 
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.base import Executor
 from lightning_nas.executors.trial import TimeLimit, check_minutes, run_trial
-from lightning_nas.spaces.base import Architecture, Space
-from lightning_nas.strategies.base import Trial
+from lightning_nas.spaces.base import Space
+from lightning_nas.strategies.base import Proposal, Trial
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -29,15 +30,22 @@ class Serial(Executor):
         check_minutes(max_minutes)
         self.max_minutes = max_minutes
 
-    def open(self, evaluator: Evaluator, space: Space, data: "DataModule | None" = None, seed: int = 0) -> None:
+    def open(
+        self,
+        evaluator: Evaluator,
+        space: Space,
+        data: "DataModule | None" = None,
+        seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
         if self.max_minutes is not None:
             TimeLimit.check()
-        self._waiting: deque[tuple[int, Architecture]] = deque()
+        self._waiting: deque[tuple[int, Proposal]] = deque()
         self._evaluator = evaluator
-        evaluator.open(space, data, seed)
+        evaluator.open(space, data, seed, folder)
 
-    def submit(self, number: int, architecture: Architecture) -> None:
-        self._waiting.append((number, architecture))
+    def submit(self, number: int, proposal: Proposal) -> None:
+        self._waiting.append((number, proposal))
 
     def next(self, timeout: float | None = None) -> Trial | None:
         return run_trial(self._evaluator, *self._waiting.popleft(), self.max_minutes)

@@ -1,9 +1,10 @@
 """A trial, and all that can go wrong in it.
 
-Whatever an evaluator raises or returns becomes a trial that can be told and written: finite numbers, names, and where
-it failed a reason in plain words.
+Whatever an evaluator raises or returns becomes a trial that can be judged and written: numbers, names, and where it
+failed a reason in plain words.
 """
 
+import functools
 import math
 import signal
 import threading
@@ -18,8 +19,7 @@ import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
-from lightning_nas.spaces.base import Architecture
-from lightning_nas.strategies.base import Status, Trial
+from lightning_nas.strategies.base import Proposal, Status, Trial
 
 LONGEST_REASON = 500  # characters
 SECONDS_TO_HEED = 10.0  # after which a trial that caught the end of its time, and continues, is told again
@@ -33,8 +33,8 @@ class TimeIsUp(BaseException):
     """Is raised inside a trial at the end of its time. It is no ``Exception``, since evaluators catch those."""
 
 
-def run_trial(evaluator: Evaluator, number: int, architecture: Architecture, minutes: float | None = None) -> Trial:
-    """Evaluates an architecture. Whatever goes wrong becomes the status of the trial and its reason.
+def run_trial(evaluator: Evaluator, number: int, proposal: Proposal, minutes: float | None = None) -> Trial:
+    """Evaluates what is proposed. Whatever goes wrong becomes the status of the trial and its reason.
 
     Ctrl-C, and the exception that Lightning makes of SIGTERM, say nothing about the architecture and go through.
     ``sys.exit`` is a failure like any other, as it is in a worker.
@@ -42,7 +42,7 @@ def run_trial(evaluator: Evaluator, number: int, architecture: Architecture, min
     Args:
         evaluator: what evaluates, already open.
         number: the number of the trial.
-        architecture: the architecture that is evaluated.
+        proposal: what is evaluated.
         minutes: after how many :class:`TimeLimit` ends it; None: no limit.
     """
     began = time.perf_counter()
@@ -50,8 +50,8 @@ def run_trial(evaluator: Evaluator, number: int, architecture: Architecture, min
     status: Status = "failed"
     try:
         with limit:
-            evaluation = evaluator(architecture, number)
-        return _ended(number, architecture, evaluation)
+            evaluation = evaluator(proposal, number)
+        return _ended(number, proposal, evaluation)
     except Unusable as error:
         reason = f"{type(evaluator).__name__} returned no evaluation that can be used: {error}"
     except BaseException as error:
@@ -62,12 +62,13 @@ def run_trial(evaluator: Evaluator, number: int, architecture: Architecture, min
             raise
         reason = late(minutes) if limit.is_over else _describe(error)
         status = "out of memory" if _out_of_memory(error) else "failed"
-    return failed(number, architecture, reason, time.perf_counter() - began, status)
+    return failed(number, proposal, reason, time.perf_counter() - began, status)
 
 
-def failed(number: int, architecture: Architecture, reason: str, cost: float, status: Status = "failed") -> Trial:
+def failed(number: int, proposal: Proposal, reason: str, cost: float, status: Status = "failed") -> Trial:
     """A trial that came to nothing, with a reason that any file and terminal can take."""
-    return Trial(number, architecture, -math.inf, {}, cost, status, _plain(reason))
+    architecture, fidelity, continues, *_ = proposal
+    return Trial(number, architecture, (), {}, cost, status, _plain(reason), None, fidelity, continues)
 
 
 def late(minutes: float | None) -> str:
@@ -78,7 +79,7 @@ def late(minutes: float | None) -> str:
 # -- what is returned ------------------------------------------------------------------------------------------------
 
 
-def _ended(number: int, architecture: Architecture, evaluation: Any) -> Trial:
+def _ended(number: int, proposal: Proposal, evaluation: Any) -> Trial:
     """The trial of an evaluation.
 
     Raises:
@@ -88,13 +89,12 @@ def _ended(number: int, architecture: Architecture, evaluation: Any) -> Trial:
         raise Unusable(f"an Evaluation expected, got {_short(evaluation)}")
     if not isinstance(evaluation.metrics, Mapping):
         raise Unusable(f"metrics: numbers by name expected, got {_short(evaluation.metrics)}")
-    score, cost = _number(evaluation.score, "score"), _number(evaluation.cost, "cost")
+    cost = _number(evaluation.cost, "cost")
     metrics = dict(_metrics(evaluation.metrics))
     if not 0 <= cost < math.inf:
         raise Unusable(f"cost: seconds from 0 expected, got {cost}")
-    if not math.isfinite(score):
-        return Trial(number, architecture, -math.inf, metrics, cost, "diverged", f"the score is {score}")
-    return Trial(number, architecture, score, metrics, cost)
+    architecture, fidelity, continues, *_ = proposal
+    return Trial(number, architecture, (), metrics, cost, "done", "", None, fidelity, continues)
 
 
 def _metrics(metrics: Mapping[Any, Any]) -> Iterator[tuple[str, float]]:
@@ -102,7 +102,13 @@ def _metrics(metrics: Mapping[Any, Any]) -> Iterator[tuple[str, float]]:
         if not isinstance(name, str):
             raise Unusable(f"metrics: names expected, got {_short(name)}")
         number = _number(value, f"metrics.{name}")
-        yield _plain(name), number if math.isfinite(number) else math.nan  # as a file has it, which knows no infinity
+        yield _name(name), number if math.isfinite(number) else math.nan  # as a file has it, which knows no infinity
+
+
+@functools.lru_cache(1024)
+def _name(name: str) -> str:
+    """A metric's name, of which there are few, so that each is looked at once."""
+    return _plain(name)
 
 
 def _number(value: Any, field: str) -> float:

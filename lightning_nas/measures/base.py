@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from lightning_nas.objectives import Mode
 from lightning_nas.spaces.base import Network
 from lightning_nas.specs import Configurable
 
@@ -14,12 +15,16 @@ class Measure(Configurable, ABC):
     """A figure of a network with new weights.
 
     Attributes:
-        name: what the figure is called among an evaluation's metrics. Higher is better.
+        name: what the figure is called among an evaluation's metrics.
+        mode: ``max`` if a higher figure is better, ``min`` if a lower one is.
         needs_data: whether it looks at a batch.
+        wants_machine_alone: whether other trials that run at the same time would disturb it.
     """
 
     name: ClassVar[str]
+    mode: ClassVar[Mode] = "max"
     needs_data: ClassVar[bool] = False
+    wants_machine_alone: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, network: Network, data: "DataModule | None", seed: int) -> float:

@@ -33,6 +33,8 @@ class RunFolder:
         architectures: a row per epoch with what the search would have returned.
         pictures: the folder of pictures made during the search.
         trials: the log of a search of many trials.
+        front: the folder of the architectures that a search of several objectives found.
+        states: the folder of the states from which trials are continued.
         metrics: the figures of every epoch.
         random: the best of the random architectures that the search was compared with.
     """
@@ -46,6 +48,8 @@ class RunFolder:
         self.architectures = self.path / "architectures.csv"
         self.pictures = self.path / "pictures"
         self.trials = self.path / "trials.jsonl"
+        self.front = self.path / "front"
+        self.states = self.path / "states"
         self.metrics = self.path / "metrics.csv"
         self.random = self.path / "random.json"
 

@@ -82,6 +82,14 @@ class Trial:
         """The first of the values; -inf unless the trial is done."""
         return self.values[0] if self.status == "done" else -math.inf
 
+    def better_than(self, other: "Trial | None") -> bool:
+        """Whether it is done, and of a higher :attr:`rank` than another, if there is one."""
+        if self.status != "done" or other is None:
+            return self.status == "done"
+        if self.violation == other.violation and self.fidelity == other.fidelity:  # most often, and quickly seen
+            return self.values[0] > other.values[0]
+        return self.rank > other.rank
+
     @property
     def rank(self) -> tuple[float, float, float]:
         """What a better trial has more of: first the limits that hold, then the fidelity, then the score. Scores of
@@ -99,18 +107,21 @@ class Trial:
         """
         if self.status != "done":
             return self
-        metrics = self.metrics
-        try:
-            values = tuple([o.score(metrics[o.metric]) for o in objectives if o.wanted])
-            violation = sum([o.violation(metrics[o.metric]) for o in objectives if o.limit is not None])
-        except KeyError as missing:
-            has = ", ".join(metrics) or "no metrics"
-            raise SettingError(f"objectives: no metric is called {missing}; an evaluation has {has}") from None
+        values, violation = [], 0.0
         for objective in objectives:
-            if objective.wanted and not math.isfinite(metrics[objective.metric]):
-                reason = f"{objective.metric} is {metrics[objective.metric]}"
-                return dataclasses.replace(self, status="diverged", reason=reason)
-        return dataclasses.replace(self, values=values, violation=float(violation))
+            value = self.metrics.get(objective.metric)
+            if value is None:
+                has = ", ".join(self.metrics) or "no metrics"
+                raise SettingError(f"objectives: no metric is called {objective.metric!r}; an evaluation has {has}")
+            if objective.wanted and not math.isfinite(value):
+                return dataclasses.replace(self, values=(), status="diverged", reason=f"{objective.metric} is {value}")
+            if objective.wanted:
+                values.append(objective.score(value))
+            if objective.limit is not None:
+                violation += objective.violation(value)
+        judged = object.__new__(Trial)  # ``dataclasses.replace`` takes longer than all the rest of a search on a table
+        judged.__dict__.update(self.__dict__, values=tuple(values), violation=violation)
+        return judged
 
 
 class Strategy(Configurable, ABC):
@@ -169,7 +180,7 @@ class Strategy(Configurable, ABC):
     def tell(self, trials: Sequence[Trial]) -> None:
         """What became of trials, in the order in which they ended. A strategy that learns overrides it."""
         for trial in trials:
-            if trial.status == "done" and (self.best is None or trial.rank > self.best.rank):
+            if trial.better_than(self.best):
                 self.best = trial
 
     def snapshot(self) -> dict[str, Any] | None:

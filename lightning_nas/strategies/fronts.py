@@ -96,3 +96,15 @@ def hypervolume(trials: Sequence[Trial], reference: Sequence[float]) -> float:
     if len(reference) != len(best[0].values):
         raise SettingError(f"reference: a number for each of {len(best[0].values)} objectives, got {len(reference)}")
     return float(moocore.hypervolume([trial.values for trial in best], ref=list(reference), maximise=True))
+
+
+def growth(trials: Sequence[Trial], reference: Sequence[float]) -> list[float]:
+    """The :func:`hypervolume` of the first trial, of the first two, and so on; it never falls within one fidelity."""
+    best: list[Trial] = []
+    volumes: list[float] = []
+    for trial in trials:
+        if trial.feasible:
+            best = front([*best, trial])
+        changed = best and best[-1] is trial
+        volumes.append(hypervolume(best, reference) if changed or not volumes else volumes[-1])
+    return volumes

@@ -40,6 +40,7 @@ from lightning_nas.strategies.base import Strategy
 from lightning_nas.studies.folder import StudyFolder
 from lightning_nas.trials.anytime import Limit, Run, run_search
 from lightning_nas.trials.searches_file import Job, SearchesFile
+from lightning_nas.trials.settings import usual_objective
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -205,7 +206,7 @@ def study_search(
     place = StudyFolder.open(folder, "search", "", settings, ("search.csv", "search.svg", SEARCHES))
     jobs = list(itertools.product(range(seeds), strategies))
     bench = Bench(space, evaluator, dict(strategies), limit, report, data)
-    with SearchesFile(place.path / SEARCHES, space, jobs) as ended:
+    with SearchesFile(place.path / SEARCHES, space, jobs, [usual_objective(evaluator)]) as ended:
         left = [job for job in jobs if job not in ended.runs]
         try:
             with tqdm(desc="Searches", total=len(jobs), initial=len(ended.runs), unit="search") as bar:

@@ -86,11 +86,11 @@ def run_search(
     incumbents: list[Incumbent] = []
     with loop.open(data):
         while not loop.done:
-            (trial,) = loop.step()
-            if loop.best is trial:
-                incumbents.append(Incumbent(trial, len(loop.history), loop.cost))
-            if trial.done and not trial.cost and limit.n_trials is None:
-                raise SettingError("budget: a trial of this evaluator costs nothing, so n_trials is needed")
+            for trial in loop.step():
+                if loop.best is trial:
+                    incumbents.append(Incumbent(trial, len(loop.history), loop.cost))
+                if trial.done and not trial.cost and limit.n_trials is None:
+                    raise SettingError("budget: a trial of this evaluator costs nothing, so n_trials is needed")
     if not incumbents:
-        raise SettingError(f"evaluator: every trial failed, the last: {trial.reason}")
+        raise SettingError(f"evaluator: every trial failed, the last: {loop.history[-1].reason}")
     return Run(incumbents, len(loop.history), loop.cost)

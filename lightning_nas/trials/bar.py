@@ -10,11 +10,17 @@ class Shown(Protocol):
 
     n_trials: int | None
     budget: float | None
-    cost: float
-    best: Trial | None
     ended: list[Trial]
     n_failed: int
     n_reused: int
+
+    @property
+    def cost(self) -> float:
+        """The seconds of all that were told."""
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial told."""
 
     @property
     def n_ended(self) -> int:

@@ -1,26 +1,29 @@
 """``trials.jsonl``: every trial of a search that has ended, to survive whatever ends the search.
 
 The first line says what the search is. Each other is a trial, written in one piece and on disk before the search goes
-on. A trial that failed and was tried again has another line. The file is data, never code: a closed schema, options by
-name. A last line that was cut off is dropped; any other damage is refused with the number of the line and the field.
+on; its values follow from its metrics and from the objectives in the first line. A trial that failed and was tried
+again has another line. The file is data, never code: a closed schema, options by name. A last line that was cut off is
+dropped; any other damage is refused with the number of the line and the field.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from lightning_nas.errors import SettingError
+from lightning_nas.objectives import Objective
 from lightning_nas.spaces.base import Space
-from lightning_nas.strategies.base import Status, Trial
+from lightning_nas.strategies.base import Proposal, Status, Trial
 from lightning_nas.trials.locked_file import LockedFile, line, read_free, whole_lines
 
-FORMAT = "lightning_nas/trials/1"
-TRIAL = ("number", "choices", "score", "metrics", "cost", "status", "reason")
+FORMAT = "lightning_nas/trials/2"
+TRIAL = ("number", "choices", "fidelity", "continues", "metrics", "cost", "status", "reason")
 FIELDS = (TRIAL[0], "told", *TRIAL[1:])
 MAYBE = "same_as"
 """The field of a line whose trial was not evaluated, since an equal one had been."""
@@ -42,6 +45,11 @@ class Entry:
     told: int
     line: int
 
+    @property
+    def proposal(self) -> Proposal:
+        """What was asked for, as far as it is on file."""
+        return Proposal(self.trial.architecture, self.trial.fidelity, self.trial.continues)
+
 
 class TrialLog:
     """The file of a search, which is read first, and written by this process alone once it has begun.
@@ -49,7 +57,8 @@ class TrialLog:
     Args:
         path: the path of the file, which need not be there.
         space: the space of the architectures.
-        search: what the search is, plain values by name. A file of another one is refused.
+        search: what the search is, plain values by name, among them its ``objectives``. A file of another one is
+            refused.
         before: the file from which the search continues; None: its own.
 
     Attributes:
@@ -64,10 +73,12 @@ class TrialLog:
     def __init__(self, path: Path, space: Space, search: dict[str, Any], before: Path | None = None) -> None:
         self.path, self.space, self.source = path, space, before or path
         self._search = {"format": FORMAT, **search}
+        self.objectives = _objectives(self._search)
         self._read = read_free(self.source) if before is not None or path.exists() else b""
         whole = whole_lines(self._read)
         self.entries = _parse(whole, self.source, space, self._search) if whole else []
         self._n_lines = len(self.entries)
+        self._digest = hashlib.blake2b(b"".join(_lines(whole)), digest_size=16)
         self._file: LockedFile | None = None
 
     def begin(self) -> None:
@@ -102,11 +113,22 @@ class TrialLog:
             first, *others = written(trial, self.space).items()
             content = dict([first, ("told", told), *others])
             new = line(content)
-            _entry(_object(new), self._n_lines, self._n_lines + 2, self.space)
+            _entry(_object(new), self._n_lines, self._n_lines + 2, self.space, self.objectives)
         except (ValueError, TypeError) as error:
             raise SettingError(f"executor: its trial {trial.number} cannot be written: {error}") from error
         self._file.write(new)
+        self._digest.update(new)
         self._n_lines += 1
+
+    @property
+    def digest(self) -> str:
+        """What distinguishes the trials on file from any others."""
+        return self._digest.hexdigest()
+
+    def digest_of(self, n: int) -> str | None:
+        """What :attr:`digest` was when there were ``n`` trials in the file that was read; None: there never were."""
+        lines = _lines(whole_lines(self._read))
+        return None if n > len(lines) else hashlib.blake2b(b"".join(lines[:n]), digest_size=16).hexdigest()
 
     def rounds(self) -> list[list[Entry]]:
         """The trials by the number that was told before them, in each round in the order of their numbers."""
@@ -130,10 +152,15 @@ class TrialLog:
             self._file.close()
 
 
-def read_trials(path: str | Path, space: Space) -> list[Trial]:
+def read_trials(path: str | Path, space: Space, objectives: Sequence[Objective] | None = None) -> list[Trial]:
     """The trials of a search, in the order in which they ended, while it runs or later.
 
     One that was tried again has its last result, in its first place.
+
+    Args:
+        path: the path of its ``trials.jsonl``.
+        space: the space that it searches.
+        objectives: what the trials are judged by; None: by the objectives of the search.
 
     Raises:
         SettingError: if the file cannot be read, naming the line and the field.
@@ -142,7 +169,11 @@ def read_trials(path: str | Path, space: Space) -> list[Trial]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise SettingError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return list({entry.trial.number: entry.trial for entry in _parse(whole_lines(content), path, space)}.values())
+    trials = {entry.trial.number: entry.trial for entry in _parse(whole_lines(content), path, space)}.values()
+    try:
+        return [trial if objectives is None else trial.judged(objectives) for trial in trials]
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
 
 
 def written(trial: Trial, space: Space) -> dict[str, Any]:
@@ -150,7 +181,8 @@ def written(trial: Trial, space: Space) -> dict[str, Any]:
     content = {
         "number": trial.number,
         "choices": space.to_names(trial.architecture),
-        "score": trial.score if trial.done else None,
+        "fidelity": trial.fidelity,
+        "continues": trial.continues,
         "metrics": {name: value if math.isfinite(value) else None for name, value in trial.metrics.items()},
         "cost": trial.cost,
         "status": trial.status,
@@ -159,28 +191,37 @@ def written(trial: Trial, space: Space) -> dict[str, Any]:
     return content if trial.same_as is None else content | {MAYBE: trial.same_as}
 
 
-def read(content: dict[str, Any], space: Space) -> Trial:
-    """The trial of plain values by name.
+def read(content: dict[str, Any], space: Space, objectives: Sequence[Objective]) -> Trial:
+    """The trial of plain values by name, judged by these objectives.
 
     Raises:
         ValueError: naming the field that is wrong.
     """
-    number, choices, score, metrics, cost, status, reason = (content[field] for field in TRIAL)
+    number, choices, fidelity, continues, metrics, cost, status, reason = (content[field] for field in TRIAL)
     same_as = content.get(MAYBE)
     _check(_is_count(number), "number: expected a whole number from 0")
     named = isinstance(choices, dict) and all(isinstance(option, str) for option in choices.values())
     _check(named, "choices: expected option names by choice name")
+    _check(
+        fidelity is None or (_is_count(fidelity) and fidelity > 0), "fidelity: expected a whole number from 1, or null"
+    )
+    before = continues is None or (_is_count(continues) and continues < number)
+    _check(before, "continues: expected the number of an earlier trial, or null")
     numbers = isinstance(metrics, dict) and all(value is None or _is_number(value) for value in metrics.values())
     _check(numbers, "metrics: expected numbers by name")
     _check(_is_number(cost) and cost >= 0, "cost: expected seconds")
     _check(status in get_args(Status), f"status: expected {' or '.join(get_args(Status))}")
-    done = status == "done"
-    _check(_is_number(score) if done else score is None, "score: expected a number if the trial is done, else null")
     _check(isinstance(reason, str), "reason: expected words")
-    _check(same_as is None or (_is_count(same_as) and done), f"{MAYBE}: expected the number of a trial that is done")
+    _check(
+        same_as is None or (_is_count(same_as) and status == "done"),
+        f"{MAYBE}: expected the number of a trial that is done",
+    )
     metrics = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
-    score = float(score) if done else -math.inf
-    return Trial(number, space.from_names(choices), score, metrics, float(cost), status, reason, same_as)
+    architecture = space.from_names(choices)
+    trial = Trial(number, architecture, (), metrics, float(cost), status, reason, same_as, fidelity, continues)
+    judged = trial.judged(objectives)
+    _check(judged.status == status, f"status: expected diverged, since {judged.reason}")
+    return judged
 
 
 def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any] | None = None) -> list[Entry]:
@@ -191,11 +232,12 @@ def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any
     try:
         first, *lines = content.split(b"\n")[:-1] or [b""]
         there = _object(first)
-        _check(there.get("format") == FORMAT, f"format: expected {FORMAT!r}, got {str(there.get('format'))[:80]!r}")
+        _check_format(there.get("format"))
+        objectives = _objectives(there)
         other = None if search is None else _difference(there, search)
         _check(other is None, f"of another search, {other}; continue with its settings, or in another folder")
         for number, each in enumerate(lines, start=2):
-            entry = _entry(_object(each), len(entries), number, space)
+            entry = _entry(_object(each), len(entries), number, space, objectives)
             before = last.setdefault(entry.trial.number, entry.trial)
             again = before is not entry.trial and not before.done and before.architecture == entry.trial.architecture
             _check(before is entry.trial or again, f"number: trial {entry.trial.number} is there already")
@@ -208,18 +250,36 @@ def _parse(content: bytes, path: str | Path, space: Space, search: dict[str, Any
     return entries
 
 
+def _lines(whole: bytes) -> list[bytes]:
+    """The lines of trials, which are all but the first."""
+    return whole.splitlines(keepends=True)[1:]
+
+
+def _check_format(there: Any) -> None:
+    if there == "lightning_nas/trials/1":
+        raise ValueError("format: of an earlier version, whose trials have no fidelities; begin in another folder")
+    _check(there == FORMAT, f"format: expected {FORMAT!r}, got {str(there)[:80]!r}")
+
+
+def _objectives(search: dict[str, Any]) -> list[Objective]:
+    texts = search.get("objectives")
+    _check(isinstance(texts, list), "objectives: expected a list of words")
+    assert isinstance(texts, list)
+    return [Objective.parse(text) for text in texts]
+
+
 def _object(line: bytes) -> dict[str, Any]:
     content = json.loads(line)
     _check(isinstance(content, dict), "the line is not an object")
     return content
 
 
-def _entry(content: dict[str, Any], n_before: int, line: int, space: Space) -> Entry:
+def _entry(content: dict[str, Any], n_before: int, line: int, space: Space, objectives: Sequence[Objective]) -> Entry:
     for field in FIELDS:
         _check(field in content, f"{field}: missing")
     for field in content:
         _check(field in (*FIELDS, MAYBE), f"{field[:80]}: unknown field; there are {', '.join((*FIELDS, MAYBE))}")
-    trial, told = read(content, space), content["told"]
+    trial, told = read(content, space, objectives), content["told"]
     _check(_is_count(told) and told <= n_before, f"told: expected a whole number up to {n_before}")
     return Entry(trial, told, line)
 

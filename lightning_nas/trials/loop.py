@@ -4,22 +4,27 @@ A search that was killed asks its strategy again and tells it the trials on file
 most those that were running.
 """
 
-import dataclasses
-import itertools
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors import Executor, Serial
+from lightning_nas.objectives import Objective
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.strategies.fronts import front
+from lightning_nas.trials import given
 from lightning_nas.trials.bar import TrialBar
+from lightning_nas.trials.course import Course
 from lightning_nas.trials.log import TrialLog
 from lightning_nas.trials.patience import Patience
-from lightning_nas.trials.settings import check_settings, describe
+from lightning_nas.trials.settings import check_evaluator, check_settings, describe, parse_objectives, usual_objective
+from lightning_nas.trials.snapshot import EVERY, Snapshot
+from lightning_nas.trials.states import States
 
 if TYPE_CHECKING:  # data modules need Lightning, which a search on a table does without
     from lightning_nas.data import DataModule
@@ -30,6 +35,8 @@ class TrialLoop:
 
         search = TrialLoop(space, AgingEvolution(), evaluator, Processes(4), "runs/mine", n_trials=500, round_size=4)
         best = search.run()
+
+    It ends at its limits, or when its strategy has nothing more to propose.
 
     Args:
         space: the space that is searched.
@@ -43,7 +50,8 @@ class TrialLoop:
         deterministic: whether trials are asked in rounds, and told in the order of their numbers when the whole round
             has ended, so that the number of workers changes nothing. Else each is told when it ends, and the next is
             asked for at once: no worker waits.
-        round_size: trials of a deterministic round, at least as many as there are workers.
+        round_size: trials of a deterministic round, at least as many as there are workers. A round has fewer where the
+            strategy waits for their results.
         max_failures: trials in a row that may fail before the search stops; below 1 as a share of ``n_trials``. Those
             on file do not count, so that a search continues once the reason is mended.
         progress: whether a bar shows trials done, the best so far, failures and the time left.
@@ -51,6 +59,18 @@ class TrialLoop:
             opened, under their numbers. The strategy is told both results, each in its place.
         reuse: whether an architecture that was told as done is not evaluated again when it is asked for again, but has
             the same result at no cost. Equal ones of one round are evaluated each.
+        objectives: what is wanted, ``max val/accuracy``, ``min n_params``, and what limits hold, ``flops <= 3e8``, of
+            the evaluator's metrics. A strategy of one objective is guided by the first that is wanted. Where none is,
+            that is the evaluator's own; None: it alone.
+        try_first: architectures that are tried before the strategy is asked: paths of ``architecture.json``, names of
+            published architectures, or tuples.
+        known: the path of another search's ``trials.jsonl``, whose results the strategy is told before its first trial.
+            They are no trials of this search, and cost nothing.
+        keep_states: whether the states stay from which trials were, or could have been, continued.
+
+    Attributes:
+        objectives: what is wanted and what limits hold, once the search was checked.
+        known: the results that were known before, with numbers below 0.
     """
 
     def __init__(
@@ -69,6 +89,10 @@ class TrialLoop:
         progress: bool = True,
         retry_failed: bool = False,
         reuse: bool = False,
+        objectives: Sequence[str | Objective] | None = None,
+        try_first: Sequence[Architecture | str | dict[str, Any]] | None = None,
+        known: str | Path | None = None,
+        keep_states: bool = False,
     ) -> None:
         self.space, self.strategy, self.evaluator = space, strategy, evaluator
         self.executor = executor or Serial()
@@ -77,25 +101,65 @@ class TrialLoop:
         self.n_trials, self.budget, self.seed = n_trials, budget, seed
         self.deterministic, self.round_size = deterministic, round_size
         self.max_failures, self.progress, self.retry_failed, self.reuse = max_failures, progress, retry_failed, reuse
+        self._given_objectives = parse_objectives(objectives)
+        self.try_first = given.architectures(try_first, space)
+        self._known_path = None if known is None else Path(known)
+        self.keep_states = keep_states
         self._forget()
 
     def _forget(self) -> None:
-        self.history: list[Trial] = []  # in the order told, each with its last result
-        self.best: Trial | None = None  # of the history, the first of equals; None before one is done
-        self.cost = 0.0  # of all that were told, in seconds
-        self.n_asked = self.n_failed = self.n_reused = 0
+        self.objectives: list[Objective] = []
+        self.known: list[Trial] = []
+        limits = self.n_trials, self.budget, self.deterministic, self.round_size, self.executor.n_workers
+        self.course = Course(self.strategy, self.evaluator, self.try_first, *limits)
         self._patience = Patience(self.max_failures, self.n_trials)
-        self.ended: list[Trial] = []  # not told yet
-        self._n_told = 0  # with those that were told again
-        self._places: dict[int, int] = {}  # in the history, by number
-        self._results: dict[Architecture, Trial] = {}  # of each architecture the first that was done
-        self._running: dict[int, tuple[Architecture, int]] = {}  # and how many were told when it was asked
-        self._known: deque[Trial] = deque()  # the results of those that need no evaluation
-        self.again: list[int] = []  # to be run again
-        self._retrying = False  # whether the round is of such
+        self._same: deque[Trial] = deque()  # the results of those that need no evaluation
+        self._n_saved: int | None = None  # trials told at the last snapshot; None: the strategy makes none
+        self._is_open = False
         self._bar: TrialBar | None = None
         self._log: TrialLog | None = None
+        self._states: States | None = None
         self._checked: Any = None  # which files, until the search is opened
+
+    @property
+    def history(self) -> list[Trial]:
+        """The trials in the order told, each with its last result."""
+        return self.course.told.history
+
+    @property
+    def best(self) -> Trial | None:
+        """The best of the history, the first of equals; None before one is done."""
+        return self.course.best
+
+    @property
+    def cost(self) -> float:
+        """The seconds of all that were told."""
+        return self.course.cost
+
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that keep all limits, have the highest fidelity, and are dominated by no other."""
+        return front(self.history)
+
+    @property
+    def n_failed(self) -> int:
+        """How many trials have ended that came to nothing."""
+        return self.course.n_failed
+
+    @property
+    def n_reused(self) -> int:
+        """How many trials have the result of an equal one."""
+        return self.course.n_reused
+
+    @property
+    def again(self) -> list[int]:
+        """The numbers of the trials on file that are to be run again."""
+        return self.course.again
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.course.is_over
 
     def check(self, data: "DataModule | None" = None, before: Path | None = None) -> None:
         """Refuses what :meth:`open` would, and writes nothing.
@@ -105,7 +169,8 @@ class TrialLoop:
             before: the ``trials.jsonl`` of another folder, from which the search continues; None: its own.
 
         Raises:
-            SettingError: if the file is in use, damaged or of another search, or the evaluator refuses space or data.
+            SettingError: if the file is in use, damaged or of another search, or the evaluator refuses space or data,
+                or has not what objectives and strategy ask for.
         """
         path = None if self.folder is None else RunFolder(self.folder).trials
         if before is not None and path is not None and before.resolve() == path.resolve():
@@ -113,20 +178,35 @@ class TrialLoop:
         if self._checked == (path, before):
             return
         self._forget()
-        self.strategy.begin(self.space, self.seed)
+        self._begin(data)
         try:
             if path is not None:
                 self._log = TrialLog(path, self.space, describe(self, data), before)
-                self._replay(self._log)
+                self._n_saved = self.course.replay(self._log, self.known)
+            else:
+                self.course.tell_strategy(self.known)
             if self.retry_failed:
-                trials = sorted((*self.history, *self.ended), key=lambda trial: trial.number)
-                self.again = [trial.number for trial in trials if trial.status in ("failed", "out of memory")]
+                trials = sorted((*self.history, *self.course.ended), key=lambda trial: trial.number)
+                self.course.again = [trial.number for trial in trials if trial.status in ("failed", "out of memory")]
             if not self.done:
-                self.executor.open(self.evaluator, self.space, data, self.seed)
+                states = None if self._states is None else self._states.path
+                self.executor.open(self.evaluator, self.space, data, self.seed, states)
         except BaseException:
             self.close()
             raise
         self._checked = path, before
+
+    def _begin(self, data: "DataModule | None") -> None:
+        """Takes what the search is given, once all of it is known to fit together."""
+        self.objectives = list(self._given_objectives)
+        if not any(objective.wanted for objective in self.objectives):
+            self.objectives.insert(0, usual_objective(self.evaluator))
+        check_evaluator(self.evaluator, self.strategy, self.objectives, self.executor.n_workers, data)
+        self.known = given.known_trials(self._known_path, self.space, self.objectives)
+        self.strategy.begin(self.space, self.seed)
+        self.strategy.n_asked = len(self.try_first)
+        if self.strategy.fidelities:
+            self._states = States(None if self.folder is None else RunFolder(self.folder).states, self.keep_states)
 
     def open(self, data: "DataModule | None" = None, before: Path | None = None) -> Self:
         """Begins, or continues with what is on file. Takes what :meth:`check` does, and refuses it first."""
@@ -135,45 +215,47 @@ class TrialLoop:
         try:
             if self._log is not None:
                 self._log.begin()
-            self._bar = TrialBar(self) if self.progress else None
-            for number in self._running:
+            if self._states is not None and self._log is not None:
+                self._states.take_over(RunFolder(self._log.source.parent).states)
+            self._bar = TrialBar(self.course) if self.progress else None
+            for number in self.course.running:
                 self._start(number)
         except BaseException:
             self.close()
             raise
+        self._is_open = True
         return self
 
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return not self._running and not self.ended and not self.again and self._n_due() == 0
-
-    @property
-    def n_ended(self) -> int:
-        """How many trials have ended, told or not."""
-        return len(self.history) + sum(trial.number not in self._places for trial in self.ended)
-
     def step(self, timeout: float | None = None) -> list[Trial]:
-        """Continues until trials are told: a round if deterministic, else the next that ends. Returns them.
+        """Continues until trials are told: a round if deterministic, else the next that ends. Returns them; none where
+        the strategy has nothing more to propose.
 
         Args:
             timeout: seconds to wait for a trial to end. Afterwards an empty list is returned, nothing is lost, and the
                 next call continues. ``None``: waits for as long as it takes.
 
         Raises:
-            SettingError: if too many trials failed in a row, with the reason of the last, or the budget is never spent.
+            SettingError: if too many trials failed in a row, with the reason of the last, or the budget is never spent,
+                or a trial has not the metrics of the objectives.
         """
-        for number in [*self._retry(), *self._ask(self._n_due())]:
+        course = self.course
+        for number in course.begin():
             self._start(number)
-        told: list[Trial] = []
-        while self._running and not told:
-            if (trial := self._known.popleft() if self._known else self.executor.next(timeout)) is None:
+        told = course.tell() if course.ended else []  # of a round that needs no more than is on file
+        while course.running and not told:
+            if (trial := self._same.popleft() if self._same else self.executor.next(timeout)) is None:
                 break
+            trial = trial.judged(self.objectives)
             if self._log is not None:
-                self._log.append(trial, self._running[trial.number][1])
-            self._end(trial)
-            told = self._tell()
+                self._log.append(trial, course.running[trial.number][1])
+            if self._states is not None:
+                self._states.on_file(trial)
+            is_new = course.end(trial)
+            if self._bar is not None:
+                self._bar.update(trial, is_new)
+            told = course.tell()
         self._patience.watch(told)
+        self._save(EVERY)
         return told
 
     def run(self, data: "DataModule | None" = None) -> Trial:
@@ -186,8 +268,8 @@ class TrialLoop:
             while not self.done:
                 self.step()
         if self.best is None:
-            last = self.history[-1]
-            raise SettingError(f"none of {len(self.history)} trials succeeded, the last: {last.status}, {last.reason}")
+            last = f", the last: {self.history[-1].status}, {self.history[-1].reason}" if self.history else ""
+            raise SettingError(f"none of {len(self.history)} trials succeeded{last}")
         return self.best
 
     def close(self) -> None:
@@ -196,6 +278,11 @@ class TrialLoop:
         self.executor.close()
         if self._bar is not None:
             self._bar.close()
+        if self._is_open:
+            self._save()
+            if self._states is not None:
+                self._states.close(self.done)
+            self._is_open = False
         if self._log is not None:
             self._log.close()
 
@@ -205,95 +292,20 @@ class TrialLoop:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    # -- what was asked, what has ended, what was told -----------------------------------------------------------------
-
-    def _n_due(self) -> int:
-        """How many trials to ask for now."""
-        begun = self.deterministic and (self._running or self.ended)
-        if not begun and self.budget is not None and self.cost >= self.budget:
-            return 0
-        if self.deterministic:
-            return 0 if self._retrying else max(0, self._end_of_round() - self.n_asked)
-        due = self.executor.n_workers - len(self._running)
-        return max(0, due if self.n_trials is None else min(due, self.n_trials - self.n_asked))
-
-    def _end_of_round(self) -> int:
-        end = len(self.history) + self.round_size
-        return end if self.n_trials is None else min(end, self.n_trials)
-
-    def _ask(self, n: int) -> range:
-        if n <= 0:
-            return range(0)
-        numbers = range(self.n_asked, self.n_asked + n)
-        for number, architecture in zip(numbers, self.strategy.ask(n), strict=True):
-            self._running[number] = architecture, self._n_told
-        self.n_asked += n
-        return numbers
-
-    def _retry(self) -> list[int]:
-        """Takes trials to run again: all as one round, after the one that is open; else as workers are free."""
-        if self.deterministic and (self._running or self.ended):
-            return []
-        n = len(self.again) if self.deterministic else max(0, self.executor.n_workers - len(self._running))
-        numbers, self.again = self.again[:n], self.again[n:]
-        for number in numbers:
-            self._running[number] = self.history[self._places[number]].architecture, self._n_told
-        self._retrying = self.deterministic and bool(numbers)
-        return numbers
-
     def _start(self, number: int) -> None:
-        architecture = self._running[number][0]
-        known = self._results.get(architecture) if self.reuse else None
-        if known is None:
-            self.executor.submit(number, architecture)
+        proposal = self.course.running[number][0]
+        same = self.course.told.same(number, proposal) if self.reuse else None
+        if same is None:
+            self.executor.submit(number, proposal)
         else:
-            self._known.append(dataclasses.replace(known, number=number, cost=0.0, same_as=known.number))
+            self._same.append(same)
 
-    def _end(self, trial: Trial) -> None:
-        del self._running[trial.number]
-        is_new = trial.number not in self._places
-        self.ended.append(trial)
-        self.n_failed += not trial.done if is_new else -trial.done
-        self.n_reused += trial.same_as is not None
-        if self._bar is not None:
-            self._bar.update(trial, is_new)
-
-    def _tell(self, whole: bool = False) -> list[Trial]:
-        """Tells what has ended, unless the round has more to come; a ``whole`` one has not."""
-        if self.deterministic:
-            whole |= self._retrying or self.n_asked >= self._end_of_round()
-            if self._running or not whole:
-                return []
-        self._retrying = False
-        told = sorted(self.ended, key=lambda trial: trial.number)
-        self.ended.clear()
-        self.strategy.tell(told)
-        self._n_told += len(told)
-        self.cost += sum(trial.cost for trial in told)
-        for trial in told:
-            place = self._places.setdefault(trial.number, len(self.history))
-            self.history[place : place + 1] = [trial]
-            if trial.done:
-                self._results.setdefault(trial.architecture, trial)
-                if self.best is None or trial.score > self.best.score:
-                    self.best = trial
-        return told
-
-    def _replay(self, log: TrialLog) -> None:
-        """Asks and tells as the search did whose trials are on file."""
-        rounds = log.rounds() if self.deterministic else [[entry] for entry in log.entries]
-        asked: dict[int, int] = {}  # how many, by how many were told
-        for entry in log.entries:
-            asked[entry.told] = max(asked.get(entry.told, 0), entry.trial.number + 1)
-        for k, entries in enumerate(rounds):
-            self._ask(asked.get(self._n_told, 0) - self.n_asked)
-            again = {e.trial.number: (e.trial.architecture, e.told) for e in entries if e.trial.number in self._places}
-            self._running |= again
-            self._retrying = self.deterministic and bool(again)
-            for entry in entries:
-                trial = entry.trial
-                asked_now = entry.told == self._n_told or not self.deterministic
-                if self._running.get(trial.number) != (trial.architecture, entry.told) or not asked_now:
-                    log.refuse(trial, itertools.chain(*rounds[k:]))
-                self._end(trial)
-            self._tell(whole=k + 1 < len(rounds))
+    def _save(self, after: int = 1) -> None:
+        """Writes a snapshot if so many trials were told since the last, and nothing on file is still to be told."""
+        if self._n_saved is None or self._log is None or self.course.ended:
+            return
+        n = self.course.told.n
+        if n - self._n_saved >= after and (snapshot := self.strategy.snapshot()) is not None:
+            running = dict(self.course.running)
+            Snapshot(n, self._log.digest, self.course.n_asked, running, snapshot).save(self._log.path)
+            self._n_saved = n

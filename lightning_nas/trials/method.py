@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_nas.data import DataModule
-from lightning_nas.errors import SettingError
+from lightning_nas.errors import SettingError, within
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors import Executor, Serial
 from lightning_nas.methods.base import Method
 from lightning_nas.runs.folder import RunFolder
+from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.strategies.base import Strategy, Trial
+from lightning_nas.strategies.fronts import hypervolume
 from lightning_nas.training import checks
+from lightning_nas.trials.front import Front, check_reference
 from lightning_nas.trials.loop import TrialLoop
 from lightning_nas.trials.outcome import TrialOutcome
 from lightning_nas.trials.retraining import retrain_config
@@ -43,11 +46,23 @@ class TrialSearch(Method):
             for when the reason is mended.
         reuse: whether an architecture that is asked for again has the result that it had, at no cost, and is not
             evaluated again. For evaluations that give the same every time; FromScratch's differ by their seeds.
+        objectives: what is wanted, such as ``max val/accuracy`` and ``min n_params``, and limits that must hold, such
+            as ``flops <= 3e8``; of several the search leaves the front. A strategy of one objective is guided by the
+            first that is wanted. Where none is wanted, that is the evaluator's own; None: it alone.
+        try_first: architectures that are tried before the strategy is asked: paths of ``architecture.json``, or names
+            of published ones.
+        known: the path of another search's ``trials.jsonl``, whose results the strategy is told before its first
+            trial. They are no trials of this search, and cost nothing.
+        reference: a value for each objective that is wanted, as bad as could be, from which the hypervolume of the
+            front is measured; None: the worst values of all trials, in the end.
+        keep_states: whether the states stay from which trials were, or could have been, continued.
     """
 
     validation_part = None
     has_network = False
-    adjustable = frozenset({"executor", "n_trials", "budget", "max_failures", "retry_failed", "reuse"})
+    adjustable = frozenset(
+        {"executor", "n_trials", "budget", "max_failures", "retry_failed", "reuse", "reference", "keep_states"}
+    )
     # trials on file and new ones have to be comparable, so nothing may change in what they are asked and scored by
     frozen: ClassVar[dict[str, frozenset[str]]] = {
         "strategy": frozenset(),
@@ -105,10 +120,18 @@ class TrialSearch(Method):
         max_failures: float = 10,
         retry_failed: bool = False,
         reuse: bool = False,
+        objectives: list[str] | None = None,
+        try_first: list[str | dict[str, Any]] | None = None,
+        known: str | None = None,
+        reference: list[float] | None = None,
+        keep_states: bool = False,
     ) -> None:
         super().__init__()
+        self.space, self.seed, self.reference = Space.build(space, "space"), seed, reference
+        if try_first is not None:  # the checkpoint holds the content, not paths
+            with within("try_first"):
+                self._init_args["try_first"] = [load_architecture(each).to_dict() for each in try_first]
         self.save_hyperparameters(self.spec["init_args"])
-        self.space, self.seed = Space.build(space, "space"), seed
         workers = Executor.build(executor or Serial(), "executor")
         self.trials = TrialLoop(
             self.space,
@@ -124,6 +147,10 @@ class TrialSearch(Method):
             progress=False,  # the trainer has a bar
             retry_failed=retry_failed,
             reuse=reuse,
+            objectives=objectives,
+            try_first=self._init_args["try_first"],
+            known=known,
+            keep_states=keep_states,
         )
         self.automatic_optimization = False
 
@@ -150,6 +177,7 @@ class TrialSearch(Method):
         if data is not None:
             data.prepare_data()
         self.trials.check(data, log_before(trainer, checkpoint))
+        check_reference(self.reference, self.trials.objectives)
 
     @property
     def figures(self) -> list[str]:
@@ -170,11 +198,13 @@ class TrialSearch(Method):
         told: list[Trial] = []
         while not told and not self.trials.done and not self.trainer.received_sigterm:
             told = self.trials.step(timeout=1.0)
-        best = self.trials.best
+        best, objectives = self.trials.best, self.trials.objectives
         for trial in told:
             figures = {f"trial/{name}": value for name, value in trial.metrics.items()}
             figures |= {"trial/score": trial.score if trial.done else math.nan, "trial/cost": trial.cost}
             figures |= {"trials/best": math.nan if best is None else best.score, "trials/cost": self.trials.cost}
+            if self.reference is not None and (front := Front.of(self.trials.history, objectives, self.reference)):
+                figures["trials/hypervolume"] = hypervolume(front.trials, front.reference)
             for logger in self.loggers:
                 logger.log_metrics(figures, step=trial.number)
         shown = {"done": len(self.trials.history), "failed": self.trials.n_failed}
@@ -208,7 +238,7 @@ class TrialSearch(Method):
         Raises:
             SettingError: if no trial succeeded.
         """
-        outcome = TrialOutcome.of(self.trials, run, self.name, self.seed)
+        outcome = TrialOutcome.of(self.trials, run, self.name, self.seed, self.reference)
         outcome.write()
         return outcome
 

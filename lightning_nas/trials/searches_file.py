@@ -5,11 +5,12 @@ A line is a search: its strategy and seed, what it took, and the trials that wer
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from lightning_nas.errors import SettingError
+from lightning_nas.objectives import Objective
 from lightning_nas.spaces.base import Space
 from lightning_nas.trials.anytime import Incumbent, Run
 from lightning_nas.trials.locked_file import LockedFile, line, read_free, whole_lines
@@ -26,6 +27,7 @@ class SearchesFile:
         path: the path of the file, which need not be there.
         space: the space of the architectures.
         jobs: the searches of the study.
+        objectives: what its trials are judged by.
 
     Attributes:
         runs: the searches that have ended, those on file among them.
@@ -34,8 +36,8 @@ class SearchesFile:
         SettingError: if somebody writes to the file, or it is damaged.
     """
 
-    def __init__(self, path: Path, space: Space, jobs: Collection[Job]) -> None:
-        self.path, self.space, self.jobs = path, space, jobs
+    def __init__(self, path: Path, space: Space, jobs: Collection[Job], objectives: Sequence[Objective]) -> None:
+        self.path, self.space, self.jobs, self.objectives = path, space, jobs, objectives
         self._read = read_free(path) if path.exists() else b""
         self._file: LockedFile | None = None
         self.runs: dict[Job, Run] = {}
@@ -81,7 +83,7 @@ class SearchesFile:
 
     def _run(self, content: Any) -> tuple[Job, Run]:
         incumbents = [
-            Incumbent(read(each["trial"], self.space), int(each["n_trials"]), float(each["seconds"]))
+            Incumbent(read(each["trial"], self.space, self.objectives), int(each["n_trials"]), float(each["seconds"]))
             for each in content["incumbents"]
         ]
         if not incumbents:

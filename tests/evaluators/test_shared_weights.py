@@ -9,16 +9,22 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_nas.costs.profile import profile
 from lightning_nas.data import Digits
 from lightning_nas.data.text import Window
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import SharedWeights
+from lightning_nas.executors import Processes
 from lightning_nas.executors.base import run_trial
+from lightning_nas.measures import Measure
 from lightning_nas.methods import RandomSearchWS, load_search
+from lightning_nas.objectives import Objective
 from lightning_nas.operations.normalization import batch_norms
 from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell, NASBench201
+from lightning_nas.strategies import Proposal, RandomSearch
 from lightning_nas.supernets import Scorer
 from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.trials import TrialLoop
 
 INPUTS = {"channels": 1, "image_size": 6, "num_classes": 3}
 
@@ -323,22 +329,61 @@ def test_a_checkpoint_scores_as_its_supernet_does(checkpoint, data):
     evaluate.open(SMALL, data)
     rng = Random(0)
     drawn = [SMALL.random(rng) for _ in range(5)]
-    evaluations = [evaluate(architecture, number) for number, architecture in enumerate(drawn)]
-    assert [evaluation.score for evaluation in evaluations] == [score(architecture) for architecture in drawn]
-    assert len({evaluation.score for evaluation in evaluations}) > 1
-    for evaluation in evaluations:
-        assert evaluation.metrics == {"val/supernet_accuracy": evaluation.score}
+    evaluations = [evaluate(Proposal(architecture), number) for number, architecture in enumerate(drawn)]
+    scores = [evaluation.metrics["val/supernet_accuracy"] for evaluation in evaluations]
+    assert scores == [score(architecture) for architecture in drawn]
+    assert len(set(scores)) > 1
+    for architecture, evaluation in zip(drawn, evaluations, strict=True):
+        assert list(evaluation.metrics) == evaluate.metric_names(None)
+        child = SMALL.restrict(architecture).network(own.inputs, channels=2, cells=1, form="final")
+        costs = profile(child, child.example())
+        assert (evaluation.metrics["n_params"], evaluation.metrics["flops"]) == (costs.n_params, costs.flops)
         assert 0 < evaluation.cost < 60
 
 
-def test_a_lower_score_is_better_where_the_task_says_so(checkpoint):
-    evaluate = SharedWeights(checkpoint)
+def test_its_objective_is_that_of_the_task_known_before_it_is_open(checkpoint):
+    assert SharedWeights(checkpoint).objective == Objective("val/supernet_accuracy")
+
+
+class Weighed(Measure):
+    """The sum of all weights, which says whose they are."""
+
+    name = "weight"
+
+    def __call__(self, network, data, seed):
+        return sum(parameter.double().sum().item() for parameter in network.parameters())
+
+
+def test_further_measures_see_the_shared_weights(checkpoint):
+    evaluate = SharedWeights(checkpoint, n_batches=1, report=[Weighed()])
     evaluate.open(SMALL)
-    plain = evaluate(next(iter(SMALL)), 0).score
-    evaluate.scorer.task.mode = "min"
-    lower = evaluate(next(iter(SMALL)), 0)
-    assert lower.score == -plain
-    assert lower.metrics == {"val/supernet_accuracy": plain}
+    shared = load_search(checkpoint)[0].network.state_dict()
+    child = SMALL.restrict((2,) * 6).network(evaluate.data.inputs, channels=2, cells=1, form="final")
+    expected = sum(shared[name].double().sum().item() for name, _ in child.named_parameters())
+    assert evaluate(Proposal((2,) * 6), 0).metrics["weight"] == pytest.approx(expected)
+    with pytest.raises(SettingError, match="report: each measure once, got weight, weight"):
+        SharedWeights(checkpoint, report=[Weighed(), Weighed()])
+
+
+def test_a_method_scores_as_its_checkpoint_does(checkpoint):
+    method, data = load_search(checkpoint)
+    live, kept = SharedWeights.of(method, n_batches=2), SharedWeights(checkpoint, n_batches=2)
+    live.open(SMALL, data)
+    kept.open(SMALL, data)
+    assert live.objective == kept.objective
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    for number in range(3):
+        proposal = Proposal(SMALL.random(Random(number)))
+        assert live(proposal, number).metrics == kept(proposal, number).metrics
+    assert same(before, method.state_dict())
+    with pytest.raises(SettingError, match="the method is a supernet of NASBench201 with other settings, not of this"):
+        SharedWeights.of(method).open(NASBench201(), data)
+    with pytest.raises(SettingError, match="evaluator: a method that is no checkpoint has no data of its own"):
+        SharedWeights.of(method).open(SMALL)
+    with pytest.raises(SettingError, match=r"executor: workers build .* take the executor Serial"):
+        Processes(1).open(live, SMALL, data)
+    trials = TrialLoop(SMALL, RandomSearch(), live, n_trials=3, objectives=["min n_params"], progress=False)
+    assert trials.run(data).score == max(-trial.metrics["n_params"] for trial in trials.history)
 
 
 def test_a_score_that_is_no_number_is_a_trial_that_diverged(checkpoint):
@@ -346,7 +391,7 @@ def test_a_score_that_is_no_number_is_a_trial_that_diverged(checkpoint):
     evaluate.open(SMALL)
     evaluate.scorer = FromTable(SMALL, evaluate.scorer.network, ImageClassification(), [], [])
     evaluate.scorer.table = {0: math.nan}
-    assert run_trial(evaluate, 0, next(iter(SMALL))).status == "diverged"
+    assert run_trial(evaluate, 0, Proposal(next(iter(SMALL)))).judged([evaluate.objective]).status == "diverged"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, TabularBenchmark
+from lightning_nas.objectives import Objective
 from lightning_nas.spaces import Choice, DARTSCell, NASBench201, Space
+from lightning_nas.strategies import Proposal
 
 DIGITS = """\
 id,arch,valid,test,seconds
@@ -51,25 +53,26 @@ def opened(space, *arguments, **settings):
 
 def test_an_architecture_in_digits(space, write):
     table = opened(space, write(DIGITS), "valid", ["test"], cost="seconds", cost_factor=12, digits="arch")
-    assert table((0, 1), 3) == Evaluation(81.5, {"valid": 81.5, "test": 80.5}, 30.0)
-    second = table((1, 2))
-    assert (second.score, second.cost) == (91.5, 12.0)
+    assert table(Proposal((0, 1)), 3) == Evaluation({"valid": 81.5, "test": 80.5}, 30.0)
+    second = table(Proposal((1, 2)))
+    assert (second.metrics["valid"], second.cost) == (91.5, 12.0)
     assert math.isnan(second.metrics["test"])
-    assert math.isnan(table((0, 0)).score)  # diverged
+    assert math.isnan(table(Proposal((0, 0))).metrics["valid"])  # diverged
     with pytest.raises(LookupError, match=r"table.csv has no line of the architecture \(1, 1\)"):
-        table((1, 1))
+        table(Proposal((1, 1)))
 
 
 def test_a_column_for_each_choice(space, write):
     table = opened(space, write(NAMES), guide="valid", report=["valid", "test"])
-    assert table((0, 1)) == Evaluation(81.5, {"valid": 81.5, "test": 80.5}, 0.0)
-    assert table((1, 2)).metrics["test"] == 90.5
-    assert table((0, 0)).score == 10
+    assert table(Proposal((0, 1))) == Evaluation({"valid": 81.5, "test": 80.5}, 0.0)
+    assert table(Proposal((1, 2))).metrics["test"] == 90.5
+    assert table(Proposal((0, 0))).metrics["valid"] == 10
 
 
 def test_a_lower_guide_can_be_better(space, write):
     table = opened(space, write(NAMES), "valid", mode="min")
-    assert table((0, 1)) == Evaluation(-81.5, {"valid": 81.5}, 0.0)
+    assert table(Proposal((0, 1))) == Evaluation({"valid": 81.5}, 0.0)
+    assert table.objective == Objective("valid", "min")
 
 
 def test_digits_can_have_an_order_of_their_own(write):
@@ -78,13 +81,17 @@ def test_digits_can_have_an_order_of_their_own(write):
     with pytest.raises(SettingError):  # 2 is nothing of left, until it is said what digits mean
         opened(space, path, "valid", digits="arch")
     table = opened(space, path, "valid", digits="arch", choices=["right", "left"], options=["z", "y", "x"])
-    assert {a: table(a).score for a in ((1, 2), (0, 0), (1, 1))} == {(1, 2): 1, (0, 0): 2, (1, 1): 3}
+    assert {a: table(Proposal(a)).metrics["valid"] for a in ((1, 2), (0, 0), (1, 1))} == {
+        (1, 2): 1,
+        (0, 0): 2,
+        (1, 1): 3,
+    }
 
 
 def test_a_packed_file_is_the_same(space, write):
     packed = write(gzip.compress(DIGITS.encode()), "table.csv.gz")
     table = opened(space, packed, "valid", digits="arch")
-    assert table((0, 1)).score == 81.5
+    assert table(Proposal((0, 1))).metrics["valid"] == 81.5
 
 
 def test_it_is_read_once_for_a_space(space, write):
@@ -92,7 +99,7 @@ def test_it_is_read_once_for_a_space(space, write):
     table = opened(space, path, "valid", digits="arch")
     Path(path).unlink()
     table.open(space, seed=1)
-    assert table((0, 1)).score == 81.5
+    assert table(Proposal((0, 1))).metrics["valid"] == 81.5
     with pytest.raises(SettingError, match="cannot be read"):
         table.open(NASBench201())
 
@@ -104,6 +111,49 @@ def test_the_spec_rebuilds_it(space, write):
     again = Evaluator.build(table.spec)
     assert again.spec == table.spec
     assert isinstance(again, TabularBenchmark)
+
+
+SEVERAL = """\
+arch,early,late,test,seconds
+01,60,81.5,80.5,2.5
+12,70,91.5,nan,1
+"""
+RUNGS = {12: {"accuracy": "early"}, 200: {"accuracy": "late"}}
+
+
+def test_a_table_of_several_fidelities_has_the_columns_of_each(space, write):
+    settings = {"cost": "seconds", "cost_factor": 2, "digits": "arch", "fidelities": RUNGS}
+    table = opened(space, write(SEVERAL), "accuracy", ["test"], **settings)
+    assert table.fidelities == [12, 200]
+    assert table(Proposal((0, 1), 12)) == Evaluation({"accuracy": 60.0, "test": 80.5}, 60.0)
+    assert table(Proposal((0, 1), 200)) == Evaluation({"accuracy": 81.5, "test": 80.5}, 1000.0)
+    assert table(Proposal((0, 1))) == table(Proposal((0, 1), 200))
+    continued = table(Proposal((0, 1), 200, continues=3, reached=12, first=3))
+    assert continued.metrics == {"accuracy": 81.5, "test": 80.5}
+    assert continued.cost == pytest.approx(1000.0 - 60.0)
+    again = Evaluator.build(table.spec)
+    assert again.spec == table.spec
+    assert again.fidelities == [12, 200]
+
+
+@pytest.mark.parametrize(
+    ("fidelities", "message"),
+    [
+        ({}, "fidelities: columns by numbers of epochs from 1, got []"),
+        ({0: {"accuracy": "early"}}, "fidelities: columns by numbers of epochs from 1, got [0]"),
+        ({1: {"accuracy": "early"}, 2: {}}, "fidelities: for each the columns of the same metrics"),
+        ({1: {"speed": "early"}}, "fidelities: for each the columns of the same metrics, which are the guide or rep"),
+    ],
+)
+def test_wrong_fidelities_are_named(fidelities, message):
+    with pytest.raises(SettingError) as caught:
+        TabularBenchmark("table.csv", "accuracy", fidelities=fidelities)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_column_of_a_fidelity_that_is_not_there_is_named(space, write):
+    with pytest.raises(SettingError, match="line 1: one column 'lat' expected; there are arch, early, late"):
+        opened(space, write(SEVERAL), "accuracy", digits="arch", fidelities={200: {"accuracy": "lat"}})
 
 
 # -- what is wrong ---------------------------------------------------------------------------------------------------
@@ -209,7 +259,7 @@ def test_nas_bench_201_is_read_fast_and_has_its_published_figures():
     start = perf_counter()
     table = opened(space, str(path), "c10v_val_12", report, cost="c10v_train_s_per_epoch", digits="arch")
     assert perf_counter() - start < 5  # it takes a tenth of a second
-    metrics = {architecture: table(architecture).metrics for architecture in space}
+    metrics = {architecture: table(Proposal(architecture)).metrics for architecture in space}
     assert len(metrics) == 15_625
     best = max(metrics, key=lambda architecture: metrics[architecture]["c10v_val_200"])
     nor_conv_3x3, skip_connect, nor_conv_1x1 = 3, 1, 2

@@ -14,6 +14,7 @@ import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Processes, Serial, processes
+from lightning_nas.strategies import Proposal
 from lightning_nas.trials import TrialLoop
 from lightning_nas.trials.log import read_trials
 from tests.helpers.own_search import Scripted, Sensitive, Switches, evaluations, results
@@ -27,8 +28,8 @@ def ended(executor, evaluator, n_trials=8):
     executor.open(evaluator, space, seed=5)
     try:
         for number in range(n_trials):
-            executor.submit(number, space.random(rng))
-        trials = [executor.next() for _ in range(n_trials)]
+            executor.submit(number, Proposal(space.random(rng)))
+        trials = [executor.next().judged([evaluator.objective]) for _ in range(n_trials)]
     finally:
         executor.close()
     return sorted(trials, key=lambda trial: trial.number)
@@ -82,7 +83,7 @@ def test_trials_run_in_several_processes_of_one_thread_each(trials, folder):
 def test_what_a_worker_refuses_is_the_users_to_read(tmp_path):
     executor = Processes(1)
     executor.open(Scripted(tmp_path, refuses=True), Switches())
-    executor.submit(0, (0, 0, 0, 0))
+    executor.submit(0, Proposal((0, 0, 0, 0)))
     assert executor.next(timeout=0.01) is None  # the worker still imports
     with pytest.raises(SettingError, match=r"^evaluator: not this space$"):
         executor.next()

@@ -10,6 +10,7 @@ import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.executors import Ray, Serial
+from lightning_nas.strategies import Proposal
 from lightning_nas.trials import TrialLoop
 from tests.helpers.own_search import Scripted, Sensitive, Switches, evaluations, results
 
@@ -59,7 +60,7 @@ def test_fewer_workers_than_asked_for_do_all_trials_while_there_is_no_room(ray, 
     executor, space = Ray(3, cpus=1.5), Switches()
     executor.open(Scripted(tmp_path), space)
     for number in range(4):
-        executor.submit(number, space.random(Random(number)))
+        executor.submit(number, Proposal(space.random(Random(number))))
     assert sorted(executor.next().number for _ in range(4)) == [0, 1, 2, 3]
     executor.close()
     pids = {path.read_text().split()[0] for path in tmp_path.glob("*-*")}
@@ -70,7 +71,7 @@ def test_a_trial_that_takes_too_long_has_failed(ray, tmp_path):
     executor = Ray(1, max_minutes=1.5 / 60)
     executor.open(Scripted(tmp_path, seconds=1.0), Switches())
     for number in (1, 2):  # the first takes two seconds
-        executor.submit(number, (0, 0, 0, 0))
+        executor.submit(number, Proposal((0, 0, 0, 0)))
     late, done = executor.next(), executor.next()
     executor.close()
     assert (late.number, late.reason) == (1, "it took longer than the executor's max_minutes, 0.025")
@@ -81,7 +82,7 @@ def test_workers_share_a_gpu(ray, tmp_path):
     executor = Ray(2, cpus=0.5, gpus=0.5)
     executor.open(Scripted(tmp_path), Switches())
     for number in range(2):
-        executor.submit(number, (0, 0, 0, 0))
+        executor.submit(number, Proposal((0, 0, 0, 0)))
     assert {executor.next().number for _ in range(2)} == {0, 1}
     end = time.monotonic() + 20
     while ray.available_resources().get("GPU", 0) and time.monotonic() < end:
@@ -93,7 +94,7 @@ def test_workers_share_a_gpu(ray, tmp_path):
 def test_what_a_worker_refuses_is_the_users_to_read(ray, tmp_path):
     executor = Ray(1)
     executor.open(Scripted(tmp_path, refuses=True), Switches())
-    executor.submit(0, (0, 0, 0, 0))
+    executor.submit(0, Proposal((0, 0, 0, 0)))
     with pytest.raises(SettingError, match=r"^evaluator: not this space$"):
         executor.next()
     executor.close()

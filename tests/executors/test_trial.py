@@ -16,17 +16,20 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.executors import Serial
 from lightning_nas.executors.trial import run_trial
-from lightning_nas.strategies.base import Trial
+from lightning_nas.objectives import Objective
+from lightning_nas.strategies.base import Proposal, Trial
 from lightning_nas.trials.log import TrialLog, read_trials
 from tests.helpers.own_search import Scripted, Switches
 
 ARCHITECTURE = (1, 1, 0, 2)
+PROPOSAL = Proposal(ARCHITECTURE)
+SCORE = [Objective("score")]
 
 
 def trial(folder, accident):
     evaluator = Scripted(folder, {"7": accident})
     evaluator.open(Switches(), None)
-    return run_trial(evaluator, 7, ARCHITECTURE)
+    return run_trial(evaluator, 7, PROPOSAL).judged(SCORE)
 
 
 def test_a_trial_that_goes_well_has_plain_figures(tmp_path):
@@ -34,7 +37,7 @@ def test_a_trial_that_goes_well_has_plain_figures(tmp_path):
     assert (done.number, done.architecture, done.status, done.reason) == (7, ARCHITECTURE, "done", "")
     assert 0.5 <= done.score < 0.51
     assert type(done.score) is float
-    assert done.metrics == {"n_on": 2.0}
+    assert done.metrics == {"score": done.score, "n_on": 2.0}
     assert type(done.metrics["n_on"]) is float
     assert done.cost == 2.0
 
@@ -46,7 +49,7 @@ def test_a_trial_that_goes_well_has_plain_figures(tmp_path):
         ("memory", "out of memory", "MemoryError (own_search.py, line "),
         ("gpu memory", "out of memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB (own_search.py"),
         ("cpu memory", "out of memory", "RuntimeError: "),
-        ("nan", "diverged", "the score is nan"),
+        ("nan", "diverged", "score is nan"),
     ],
 )
 def test_what_goes_wrong_is_the_status_of_the_trial(tmp_path, accident, status, reason):
@@ -61,13 +64,12 @@ def test_what_goes_wrong_is_the_status_of_the_trial(tmp_path, accident, status, 
 @pytest.mark.parametrize("score", [float("inf"), -float("inf")])
 def test_a_score_that_is_not_finite_is_no_score(tmp_path, score):
     class Infinite(Scripted):
-        def __call__(self, architecture, number):
-            evaluation = super().__call__(architecture, number)
-            return type(evaluation)(score)
+        def __call__(self, proposal, number):
+            return Evaluation({"score": score})
 
     evaluator = Infinite(tmp_path)
     evaluator.open(Switches(), None)
-    assert run_trial(evaluator, 0, ARCHITECTURE).status == "diverged"
+    assert run_trial(evaluator, 0, PROPOSAL).judged(SCORE).status == "diverged"
 
 
 class Does(Evaluator):
@@ -76,12 +78,12 @@ class Does(Evaluator):
     def __init__(self, does):
         self.does = does
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         return self.does()
 
 
 def trial_of(does, **settings):
-    return run_trial(Does(does), 7, ARCHITECTURE, **settings)
+    return run_trial(Does(does), 7, PROPOSAL, **settings)
 
 
 def raises(error):
@@ -93,18 +95,18 @@ def raises(error):
     [
         (None, "an Evaluation expected, got None"),
         (0.5, "an Evaluation expected, got 0.5"),
-        (Evaluation("0.5"), "score: a number expected, got '0.5'"),
-        (Evaluation(None), "score: a number expected, got None"),
-        (Evaluation(torch.zeros(2)), "score: a number expected, got tensor([0., 0.])"),
-        (Evaluation(1.0, {"val/loss": "low"}), "metrics.val/loss: a number expected, got 'low'"),
-        (Evaluation(1.0, {"val/loss": [1.0]}), "metrics.val/loss: a number expected, got [1.0]"),
-        (Evaluation(1.0, {3: 1.0}), "metrics: names expected, got 3"),
-        (Evaluation(1.0, [("a", 1.0)]), "metrics: numbers by name expected, got [('a', 1.0)]"),
-        (Evaluation(1.0, {}, math.nan), "cost: seconds from 0 expected, got nan"),
-        (Evaluation(1.0, {}, math.inf), "cost: seconds from 0 expected, got inf"),
-        (Evaluation(1.0, {}, -0.5), "cost: seconds from 0 expected, got -0.5"),
-        (Evaluation(math.nan, {}, math.nan), "cost: seconds from 0 expected, got nan"),
-        (Evaluation(10**400), "score: a number expected, got 1000"),
+        (Evaluation({"score": "0.5"}), "metrics.score: a number expected, got '0.5'"),
+        (Evaluation({"score": None}), "metrics.score: a number expected, got None"),
+        (Evaluation({"score": torch.zeros(2)}), "metrics.score: a number expected, got tensor([0., 0.])"),
+        (Evaluation({"val/loss": "low"}), "metrics.val/loss: a number expected, got 'low'"),
+        (Evaluation({"val/loss": [1.0]}), "metrics.val/loss: a number expected, got [1.0]"),
+        (Evaluation({3: 1.0}), "metrics: names expected, got 3"),
+        (Evaluation([("a", 1.0)]), "metrics: numbers by name expected, got [('a', 1.0)]"),
+        (Evaluation({}, math.nan), "cost: seconds from 0 expected, got nan"),
+        (Evaluation({}, math.inf), "cost: seconds from 0 expected, got inf"),
+        (Evaluation({}, -0.5), "cost: seconds from 0 expected, got -0.5"),
+        (Evaluation({"score": math.nan}, math.nan), "cost: seconds from 0 expected, got nan"),
+        (Evaluation({"score": 10**400}), "metrics.score: a number expected, got 1000"),
     ],
 )
 def test_what_is_no_evaluation_is_a_failed_trial_with_its_reason(returned, reason):
@@ -115,13 +117,14 @@ def test_what_is_no_evaluation_is_a_failed_trial_with_its_reason(returned, reaso
 
 
 def test_numbers_of_other_libraries_are_numbers():
-    ended = trial_of(lambda: Evaluation(np.float32(0.5), {"a": torch.tensor(2), "b": np.int64(3)}, np.float64(1.5)))
-    assert ended == Trial(7, ARCHITECTURE, 0.5, {"a": 2.0, "b": 3.0}, 1.5)
-    assert {type(value) for value in (ended.score, *ended.metrics.values(), ended.cost)} == {float}
+    figures = {"score": np.float32(0.5), "a": torch.tensor(2), "b": np.int64(3)}
+    ended = trial_of(lambda: Evaluation(figures, np.float64(1.5)))
+    assert ended == Trial(7, ARCHITECTURE, (), {"score": 0.5, "a": 2.0, "b": 3.0}, 1.5)
+    assert {type(value) for value in (*ended.metrics.values(), ended.cost)} == {float}
 
 
 def test_an_infinite_metric_is_as_it_will_be_on_file():
-    ended = trial_of(lambda: Evaluation(0.5, {"perplexity": math.inf, "other": math.nan}))
+    ended = trial_of(lambda: Evaluation({"perplexity": math.inf, "other": math.nan}))
     assert ended.done
     assert all(map(math.isnan, ended.metrics.values()))
 
@@ -147,7 +150,7 @@ def test_a_reason_can_be_written_shown_and_read(error, reason, tmp_path):
     assert ended.reason.startswith(reason)
     ended.reason.encode()
     path = tmp_path / "trials.jsonl"
-    log = TrialLog(path, Switches(), {})
+    log = TrialLog(path, Switches(), {"objectives": ["max score"]})
     log.begin()
     log.append(ended, told=0)
     log.close()
@@ -212,7 +215,7 @@ def test_a_trial_that_caught_the_end_of_its_time_is_told_again(monkeypatch):
 
 
 def test_a_trial_within_its_time_is_as_without(tmp_path):
-    assert trial_of(lambda: Evaluation(1.0), minutes=1.0) == trial_of(lambda: Evaluation(1.0))
+    assert trial_of(lambda: Evaluation({"score": 1.0}), minutes=1.0) == trial_of(lambda: Evaluation({"score": 1.0}))
     ended = trial_of(lambda: raises(ValueError("wrong")), minutes=1.0)
     assert ended.reason.startswith("ValueError: wrong")
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -13,6 +13,7 @@ import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
+from lightning_nas.objectives import Objective
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Choice, Space
 from lightning_nas.strategies.base import Strategy
@@ -46,16 +47,18 @@ class Scripted(Evaluator):
     It leaves a file in ``folder`` for each evaluation that it begins.
     """
 
+    objective = Objective("score")
+
     def __init__(self, folder, script=None, seconds=0.0, refuses=False):
         self.folder, self.script, self.seconds, self.refuses = Path(folder), script or {}, seconds, refuses
         self._init_args["folder"] = str(folder)
 
-    def open(self, space, data, seed=0):
+    def open(self, space, data, seed=0, folder=None):
         if self.refuses:
             raise SettingError("evaluator: not this space")
         self.space, self.seed = space, seed
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         accident = self.script.get(str(number), "")
         first = not list(self.folder.glob(f"{number}-*"))
         self.note(f"{number}-{uuid.uuid4()}", os.getpid(), torch.get_num_threads(), multiprocessing.get_start_method())
@@ -71,10 +74,10 @@ class Scripted(Evaluator):
         if accident == "cpu memory":
             torch.empty(1 << 60, dtype=torch.uint8)
         if accident == "nan":
-            return Evaluation(math.nan, {"val/loss": math.nan}, 2.0)
-        on = sum(option == "on" for option in self.space.to_names(architecture).values())
-        score = on / len(architecture) + Random(derive_seed(self.seed, number)).random() / 100
-        return Evaluation(torch.tensor(score, dtype=torch.float64), {"n_on": torch.tensor(on)}, 2.0)
+            return Evaluation({"score": math.nan, "val/loss": math.nan}, 2.0)
+        on = sum(option == "on" for option in self.space.to_names(proposal.architecture).values())
+        score = on / len(proposal.architecture) + Random(derive_seed(self.seed, number)).random() / 100
+        return Evaluation({"score": torch.tensor(score, dtype=torch.float64), "n_on": torch.tensor(on)}, 2.0)
 
     def note(self, name, *values):
         (self.folder / name).write_text(" ".join(map(str, values)))

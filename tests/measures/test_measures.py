@@ -7,13 +7,25 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nas import NASWOT, DARTSCell, Digits, NASBench201, SettingError, SynFlow, ZeroCost
+from lightning_nas import (
+    NASWOT,
+    DARTSCell,
+    Digits,
+    Latency,
+    NASBench201,
+    Objective,
+    Proposal,
+    SettingError,
+    SynFlow,
+    ZeroCost,
+)
 from lightning_nas.catalogue import KINDS
 from lightning_nas.measures import Measure
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.specs import concrete
 
 MEASURES = {"naswot": NASWOT(8), "synflow": SynFlow()}
+TIMED = Latency(runs=3)
 
 
 class Small(nn.Module):
@@ -75,19 +87,42 @@ def test_more_images_than_a_batch_has_are_taken_from_several():
 def test_the_evaluator_says_what_it_measured():
     evaluator = ZeroCost(SynFlow(), {"channels": 4, "cells": 1})
     evaluator.open(NASBench201(), Digits(), seed=1)
-    result = evaluator((3, 3, 3, 3, 3, 3), 0)
-    assert result.score == result.metrics["synflow"]
+    result = evaluator(Proposal((3, 3, 3, 3, 3, 3)), 0)
+    assert evaluator.objective == Objective("synflow")
+    assert set(result.metrics) == set(evaluator.metric_names(None))
     network = final((3, 3, 3, 3, 3, 3))
     assert result.metrics["n_params"] == sum(parameter.numel() for parameter in network.parameters())
     assert result.metrics["flops"] > 0
-    assert evaluator((3, 3, 3, 3, 3, 3), 0).score == result.score
-    assert math.isnan(evaluator((0, 0, 0, 0, 0, 0), 1).score)  # through this one nothing flows
+    assert evaluator(Proposal((3, 3, 3, 3, 3, 3)), 0).metrics == result.metrics
+    assert math.isnan(evaluator(Proposal((0, 0, 0, 0, 0, 0)), 1).metrics["synflow"])  # through this one nothing flows
+
+
+def test_a_latency_is_a_time_in_milliseconds_that_grows_with_the_work():
+    network = final((3, 3, 3, 3, 3, 3)).train()
+    before = copy.deepcopy(network.state_dict())
+    one, many = Latency(1, runs=5)(network, None, 0), Latency(512, runs=5)(network, None, 0)
+    assert 0 < one < many < 10_000
+    assert network.training
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
+    assert (Latency.mode, Latency.wants_machine_alone) == ("min", True)
+    for settings in ({"batch_size": 0}, {"runs": 0}):
+        with pytest.raises(SettingError, match=f"{next(iter(settings))}: at least 1, got 0"):
+            Latency(**settings)
+
+
+def test_further_measures_are_reported():
+    evaluator = ZeroCost(SynFlow(), {"channels": 4, "cells": 1}, report=[TIMED])
+    evaluator.open(NASBench201(), None)
+    figures = evaluator(Proposal((3, 3, 3, 3, 3, 3)), 0).metrics
+    assert list(figures) == evaluator.metric_names(None) == ["synflow", "latency", "n_params", "flops"]
+    assert evaluator.wants_machine_alone
+    assert ZeroCost(TIMED).objective == Objective("latency", "min")
 
 
 def test_no_data_are_needed_where_none_is_looked_at():
     evaluator = ZeroCost(SynFlow(), {"channels": 4, "cells": 2})
     evaluator.open(DARTSCell(nodes=2), None)
-    assert math.isfinite(evaluator(DARTSCell(nodes=2).tables.unrank(0), 0).score)
+    assert math.isfinite(evaluator(Proposal(DARTSCell(nodes=2).tables.unrank(0)), 0).metrics["synflow"])
     with pytest.raises(SettingError, match="evaluator: NASWOT looks at images"):
         ZeroCost(NASWOT()).open(DARTSCell(), None)
 
@@ -95,4 +130,4 @@ def test_no_data_are_needed_where_none_is_looked_at():
 def test_every_measure_is_tested():
     assert KINDS
     ours = {cls for cls in concrete(Measure) if cls.__module__.startswith("lightning_nas.")}
-    assert ours == {type(measure) for measure in MEASURES.values()}
+    assert ours == {type(measure) for measure in (*MEASURES.values(), TIMED)}

@@ -19,6 +19,7 @@ from lightning_nas.cli.main import main
 from lightning_nas.data import Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, TabularBenchmark
+from lightning_nas.objectives import Objective
 from lightning_nas.pictures.curves import Curve
 from lightning_nas.spaces import Choice, NASBench201, Space
 from lightning_nas.strategies import AgingEvolution, RandomSearch, Trial
@@ -30,38 +31,38 @@ from lightning_nas.trials.anytime import Incumbent, Limit, Run, run_search
 class Sum(Evaluator):
     """The score is the sum of the options; a trial costs ten seconds for each option."""
 
-    def open(self, space, data=None, seed=0):
+    objective = Objective("score")
+
+    def open(self, space, data=None, seed=0, folder=None):
         self.opened = (space, data, seed)
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
+        architecture = proposal.architecture
         if sum(architecture) == 0:
             raise MemoryError("nothing is left")
-        diverged = architecture[0] == 3
-        return Evaluation(
-            math.nan if diverged else float(sum(architecture)),
-            {"product": float(math.prod(architecture)), "number": float(number)},
-            10.0 * len(architecture),
-        )
+        score = math.nan if architecture[0] == 3 else float(sum(architecture))
+        figures = {"product": float(math.prod(architecture)), "number": float(number), "score": score}
+        return Evaluation(figures, 10.0 * len(architecture))
 
 
 class Never(Evaluator):
-    def open(self, space, data=None, seed=0):
-        pass
+    objective = Objective("score")
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         raise ValueError("no such thing")
 
 
 class Free(Sum):
-    def __call__(self, architecture, number):
-        return Evaluation(1.0)
+    def __call__(self, proposal, number):
+        return Evaluation({"score": 1.0})
 
 
 class Steady(Sum):
     """No trial fails, whose cost would be measured."""
 
-    def __call__(self, architecture, number):
-        return Evaluation(float(sum(architecture)), {"product": float(math.prod(architecture))}, 10.0)
+    def __call__(self, proposal, number):
+        product = float(math.prod(proposal.architecture))
+        return Evaluation({"score": float(sum(proposal.architecture)), "product": product}, 10.0)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ OPERATIONS = ["skip_connect", "nor_conv_3x3"]
 
 def test_a_search_ends_after_its_trials(space):
     run = run_search(RandomSearch(), Sum(), space, Limit(n_trials=25), seed=3)
-    drawn = RandomSearch().begin(space, 3).ask(25)
+    drawn = [proposal.architecture for proposal in RandomSearch().begin(space, 3).ask(25)]
     best, expected = -math.inf, []
     for n, architecture in enumerate(drawn, start=1):
         score = -math.inf if architecture[0] == 3 or sum(architecture) == 0 else sum(architecture)
@@ -161,7 +162,7 @@ def test_a_wrong_limit_is_named(limit, message):
 
 def run_of(*steps, n_trials=4):
     """A run whose incumbents have these (trials, seconds, score, metric)."""
-    incumbents = [Incumbent(Trial(n - 1, (0,), score, {"test": test}), n, s) for n, s, score, test in steps]
+    incumbents = [Incumbent(Trial(n - 1, (0,), (score,), {"test": test}), n, s) for n, s, score, test in steps]
     return Run(incumbents, n_trials, 100.0)
 
 

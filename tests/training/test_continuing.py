@@ -36,6 +36,7 @@ from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedW
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Measure, SynFlow
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.objectives import Objective
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -585,10 +586,12 @@ def test_every_argument_has_another_value_in_the_table(cls):
 class Uneven(Evaluator):
     """Trials that cost a second each; the fifth and the sixth fail."""
 
-    def __call__(self, architecture, number):
+    objective = Objective("width")
+
+    def __call__(self, proposal, number):
         if number in (4, 5):
             raise RuntimeError("failed on purpose")
-        return Evaluation(sum(architecture), {}, 1.0)
+        return Evaluation({"width": sum(proposal.architecture)}, 1.0)
 
 
 def sgd(**settings):

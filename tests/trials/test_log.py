@@ -17,14 +17,19 @@ from lightning_nas.trials.log import TrialLog, read_trials
 from tests.helpers.own_search import Switches
 
 SPACE = Switches(2)
-SEARCH = {"seed": 3, "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 5}}}
-DONE = Trial(0, (1, 0), 0.25, {"val/accuracy": 0.5}, 1.5)
-FAILED = Trial(2, (2, 2), -math.inf, {"val/loss": math.nan}, 0.5, "diverged", "the score is nan")
+SEARCH = {
+    "objectives": ["max val/accuracy"],
+    "seed": 3,
+    "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 5}},
+}
+DONE = Trial(0, (1, 0), (0.5,), {"val/accuracy": 0.5}, 1.5)
+FAILED = Trial(2, (2, 2), (), {"val/loss": math.nan}, 0.5, "diverged", "val/loss is nan")
 LINE = {
     "number": 0,
     "told": 0,
     "choices": {"switch_0": "on", "switch_1": "off"},
-    "score": 0.25,
+    "fidelity": None,
+    "continues": None,
     "metrics": {"val/accuracy": 0.5},
     "cost": 1.5,
     "status": "done",
@@ -64,9 +69,8 @@ def test_what_is_written_is_read(path):
 
 def test_lines_are_json_with_options_by_name(path):
     lines = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
-    assert lines[0] == {"format": "lightning_nas/trials/1", **SEARCH}
+    assert lines[0] == {"format": "lightning_nas/trials/2", **SEARCH}
     assert lines[1] == LINE
-    assert lines[2]["score"] is None
     assert lines[2]["metrics"] == {"val/loss": None}
 
 
@@ -103,9 +107,12 @@ def test_an_unfinished_line_is_not_read_while_the_search_runs(path):
         ({"choices": {"switch_0": 1, "switch_1": "off"}}, "choices: expected option names by choice name"),
         ({"choices": {"switch_0": "on"}}, "choices.switch_1: missing"),
         ({"choices": {"switch_0": "on", "switch_1": "up"}}, "choices.switch_1: no option 'up'; it has off, on, auto"),
-        ({"score": None}, "score: expected a number if the trial is done, else null"),
-        ({"score": math.nan}, "score: expected a number if the trial is done, else null"),
-        ({"status": "failed"}, "score: expected a number if the trial is done, else null"),
+        ({"fidelity": 0}, "fidelity: expected a whole number from 1, or null"),
+        ({"fidelity": "all"}, "fidelity: expected a whole number from 1, or null"),
+        ({"continues": 1}, "continues: expected the number of an earlier trial, or null"),
+        ({"continues": -1}, "continues: expected the number of an earlier trial, or null"),
+        ({"metrics": {}}, "objectives: no metric is called 'val/accuracy'; an evaluation has no metrics"),
+        ({"metrics": {"val/accuracy": None}}, "status: expected diverged, since val/accuracy is nan"),
         ({"status": "lost"}, "status: expected done or diverged or out of memory or failed"),
         ({"status": []}, "status: expected done or diverged or out of memory or failed"),
         ({"metrics": {"a": "0.5"}}, "metrics: expected numbers by name"),
@@ -141,11 +148,11 @@ def test_a_file_that_is_none_is_refused(path, content):
 
 
 def test_a_file_of_another_search_is_refused_by_what_differs(path):
-    other = {"seed": 3, "evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 10}}}
+    other = SEARCH | {"evaluator": {"class_path": "own.Evaluator", "init_args": {"epochs": 10}}}
     with pytest.raises(SettingError, match=r"of another search, evaluator\.epochs: 5 on file, 10 now; continue with"):
         entries(path, other)
     with pytest.raises(SettingError, match=r"of another search, seed: 3 on file, None now"):
-        entries(path, {"evaluator": SEARCH["evaluator"]})
+        entries(path, {name: value for name, value in SEARCH.items() if name != "seed"})
 
 
 def test_a_search_has_its_file_for_itself(path):
@@ -168,7 +175,7 @@ from pathlib import Path
 from tests.helpers.own_search import Switches
 from lightning_nas.trials.log import TrialLog
 try:
-    TrialLog(Path(sys.argv[1]), Switches(2), {}).begin()
+    TrialLog(Path(sys.argv[1]), Switches(2), {"objectives": ["max score"]}).begin()
 except Exception as error:
     print(error)
 """
@@ -240,7 +247,7 @@ def test_a_file_that_has_changed_since_it_was_read_is_left_alone(path):
 
 
 def test_a_trial_that_failed_may_be_there_again(path):
-    mended = dataclasses.replace(FAILED, status="done", score=0.5, reason="")
+    mended = dataclasses.replace(FAILED, status="done", metrics={"val/accuracy": 0.5}, values=(0.5,), reason="")
     write(path, (mended, 2))
     assert [trial.status for trial in read_trials(path, SPACE)] == ["done", "done"]
     assert len(entries(path)) == 3
@@ -264,7 +271,7 @@ def test_a_result_that_was_taken_over_says_of_which_trial(path):
     [
         (dataclasses.replace(DONE, number=1, cost=math.nan), "Out of range float values are not JSON compliant"),
         (dataclasses.replace(DONE, number=1, cost=-1.0), "cost: expected seconds"),
-        (dataclasses.replace(DONE, number=1, status="lost"), "score: expected|status: expected"),
+        (dataclasses.replace(DONE, number=1, status="lost"), "status: expected"),
         (dataclasses.replace(DONE, number=1, reason=None), "reason: expected words"),
     ],
 )

@@ -25,12 +25,12 @@ class Shuffling(Executor):
     def __init__(self, n_workers=3, order="last"):
         self.n_workers, self.order = n_workers, order
 
-    def open(self, evaluator, space, data=None, seed=0):
+    def open(self, evaluator, space, data=None, seed=0, folder=None):
         self.evaluator, self.waiting, self.n_ended = evaluator, deque(), 0
-        evaluator.open(space, data, seed)
+        evaluator.open(space, data, seed, folder)
 
-    def submit(self, number, architecture):
-        self.waiting.append((number, architecture))
+    def submit(self, number, proposal):
+        self.waiting.append((number, proposal))
 
     def next(self, timeout=None):
         self.n_ended += 1
@@ -50,8 +50,8 @@ def test_a_plain_loop_gives_the_same(tmp_path):
     evaluator.open(Switches(), None, 7)
     expected = []
     for number in range(12):
-        (architecture,) = strategy.ask()
-        expected.append(run_trial(evaluator, number, architecture))
+        (proposal,) = strategy.ask()
+        expected.append(run_trial(evaluator, number, proposal).judged([evaluator.objective]))
         strategy.tell(expected[-1:])
     trials = search(tmp_path, seed=7)
     best = trials.run()
@@ -280,7 +280,7 @@ def test_max_failures_is_a_number_or_a_share(tmp_path, max_failures, n_ended):
 
 def test_a_search_without_any_success_says_so(tmp_path):
     trials = search(tmp_path, n_trials=3, accidents=dict.fromkeys("012", "nan"))
-    with pytest.raises(SettingError, match="none of 3 trials succeeded, the last: diverged, the score is nan"):
+    with pytest.raises(SettingError, match="none of 3 trials succeeded, the last: diverged, score is nan"):
         trials.run()
     assert trials.best is None
 
@@ -301,10 +301,10 @@ def test_step_gives_up_waiting_and_goes_on(tmp_path):
 
 def test_a_keyboard_interrupt_keeps_what_has_ended_and_closes(tmp_path):
     class Interrupted(Scripted):
-        def __call__(self, architecture, number):
+        def __call__(self, proposal, number):
             if number == 5:
                 raise KeyboardInterrupt
-            return super().__call__(architecture, number)
+            return super().__call__(proposal, number)
 
     executor = Shuffling(1)
     closed = []
@@ -386,8 +386,8 @@ print(TrialLoop(Switches(), Sensitive(), Scripted("."), Serial(), ".", n_trials=
 
 def test_an_evaluation_can_be_a_function_of_the_users(tmp_path):
     class Mine(Scripted):
-        def __call__(self, architecture, number):
-            return Evaluation(float(sum(architecture)))
+        def __call__(self, proposal, number):
+            return Evaluation({"score": float(sum(proposal.architecture))})
 
     class Systematic(Strategy):
         def propose(self, number):

@@ -128,9 +128,9 @@ def test_the_remedy_for_lines_taken_out_by_hand_works(tmp_path):
 class Noisy(Scripted):
     """Another score for each trial, so that one that is used again is seen."""
 
-    def __call__(self, architecture, number):
-        super().__call__(architecture, number)
-        return Evaluation(float(number), {"number": float(number)}, 2.0)
+    def __call__(self, proposal, number):
+        super().__call__(proposal, number)
+        return Evaluation({"score": float(number), "number": float(number)}, 2.0)
 
 
 class Two(Strategy):
@@ -182,9 +182,9 @@ def test_evolution_on_a_table_looks_every_architecture_up_once(tmp_path):
     space = NASBench201(["skip_connect", "nor_conv_3x3"])
 
     class Sum(Scripted):
-        def __call__(self, architecture, number):
-            super().__call__(architecture, number)
-            return Evaluation(float(sum(architecture)), {}, 1.0)
+        def __call__(self, proposal, number):
+            super().__call__(proposal, number)
+            return Evaluation({"score": float(sum(proposal.architecture))}, 1.0)
 
     histories = []
     for reuse in (False, True):
@@ -210,8 +210,8 @@ def test_a_budget_that_is_never_spent_ends_with_a_remedy(tmp_path, monkeypatch):
 
 def test_a_cost_that_is_no_number_does_not_make_a_search_endless(tmp_path):
     class Wrong(Scripted):
-        def __call__(self, architecture, number):
-            return Evaluation(1.0, {}, math.nan)
+        def __call__(self, proposal, number):
+            return Evaluation({"score": 1.0}, math.nan)
 
     settings = {"n_trials": None, "budget": 5.0, "evaluator": Wrong(tmp_path), "max_failures": 3}
     with pytest.raises(SettingError, match="4 trials in a row failed, the last: failed, Wrong returned no evalua"):
@@ -240,9 +240,9 @@ def test_what_was_checked_is_not_checked_again(tmp_path):
     class Counting(Scripted):
         n_opened = 0
 
-        def open(self, space, data, seed=0):
+        def open(self, space, data, seed=0, folder=None):
             self.n_opened += 1
-            super().open(space, data, seed)
+            super().open(space, data, seed, folder)
 
     evaluator = Counting(tmp_path)
     trials = search(tmp_path / "own", evaluator=evaluator, n_trials=3)

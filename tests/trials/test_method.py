@@ -72,8 +72,8 @@ def test_a_search_finds_the_best_and_leaves_every_trial_on_file(table, tmp_path)
     assert SPACE.to_names(method.best()) == dict.fromkeys((c.name for c in SPACE.choices), "nor_conv_3x3")
     _, *trials = lines(tmp_path / "run")
     assert [trial["number"] for trial in trials] == list(range(150))
-    assert all(trial["score"] == sum(SPACE.from_names(trial["choices"])) for trial in trials)
-    assert all(trial["metrics"]["test"] == trial["score"] + 0.5 for trial in trials)
+    assert all(trial["metrics"]["accuracy"] == sum(SPACE.from_names(trial["choices"])) for trial in trials)
+    assert all(trial["metrics"]["test"] == trial["metrics"]["accuracy"] + 0.5 for trial in trials)
 
     outcome = method.conclude(None, RunFolder(tmp_path / "run"), 0)
     found = load_architecture(tmp_path / "run" / "architecture.json")
@@ -158,10 +158,10 @@ def test_networks_are_trained_inside_the_trainers_steps_and_workers_change_nothi
 
     def figures(folder):
         trials = sorted(lines(folder)[1:], key=lambda trial: trial["number"])
-        return [(trial["choices"], trial["score"], trial["metrics"]) for trial in trials]
+        return [(trial["choices"], trial["metrics"]) for trial in trials]
 
     assert figures(tmp_path / "one") == figures(tmp_path / "two")
-    assert len({score for _, score, _ in figures(tmp_path / "one")}) > 1
+    assert len({metrics["val/accuracy"] for _, metrics in figures(tmp_path / "one")}) > 1
     assert not two.trials.executor._workers  # all gone
 
 

@@ -11,6 +11,7 @@ from lightning_nas import (
     Graph,
     ImageData,
     Network,
+    Objective,
     RandomSearchWS,
     Space,
     Strategy,
@@ -95,8 +96,10 @@ class LastFirst(Strategy):
 class Wide(Evaluator):
     """Prefers wide kernels, and trains nothing."""
 
-    def open(self, space, data, seed=0):
+    objective = Objective("val/width")
+
+    def open(self, space, data, seed=0, folder=None):
         self.space = space
 
-    def __call__(self, architecture, number):
-        return Evaluation(float(sum(architecture)), {"val/width": float(sum(architecture))}, 1.0)
+    def __call__(self, proposal, number):
+        return Evaluation({"val/width": float(sum(proposal.architecture))}, 1.0)
