@@ -103,6 +103,28 @@ class StrategyContract:
             strategy.tell(told)
             restored.tell(told)
 
+    def test_what_was_asked_while_trials_ended_in_any_order_is_asked_again(self, case: StrategyCase) -> None:
+        strategy, rng = case.make().begin(case.space, seed=6), Random(6)
+        running: dict[int, Proposal] = {}
+        events: list[Proposal | Trial] = []  # what was asked or told, one after the other
+        while len(events) < 50:
+            proposals = strategy.ask() if len(running) < 3 else []
+            for proposal in proposals:
+                running[strategy.n_asked - 1] = proposal
+                events.append(proposal)
+            if not proposals and not running:
+                break
+            if not proposals or rng.random() < 0.5:
+                number = rng.choice(list(running))
+                events.append(ended(number, running.pop(number), math.nan if rng.random() < 0.2 else None))
+                strategy.tell([events[-1]])
+        again = Strategy.build(strategy.spec).begin(case.space, seed=6)
+        for event in events:
+            if isinstance(event, Trial):
+                again.tell([event])
+            else:
+                assert again.ask() == [event]
+
     def test_proposals_are_fewer_only_while_trials_run_and_each_is_one_of_its_fidelities(
         self, case: StrategyCase
     ) -> None:
