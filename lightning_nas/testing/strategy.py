@@ -116,8 +116,9 @@ class StrategyContract:
                 break
             if not proposals or rng.random() < 0.5:
                 number = rng.choice(list(running))
-                events.append(ended(number, running.pop(number), math.nan if rng.random() < 0.2 else None))
-                strategy.tell([events[-1]])
+                trial = ended(number, running.pop(number), math.nan if rng.random() < 0.2 else None)
+                events.append(trial)
+                strategy.tell([trial])
         again = Strategy.build(strategy.spec).begin(case.space, seed=6)
         for event in events:
             if isinstance(event, Trial):
