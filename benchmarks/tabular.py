@@ -12,7 +12,7 @@ from benchmarks.measure import Side
 from benchmarks.rows import CallRow
 from lightning_nas.evaluators.tabular_benchmark import TabularBenchmark
 from lightning_nas.spaces import Architecture, NASBench201
-from lightning_nas.strategies import AgingEvolution, Trial
+from lightning_nas.strategies import AgingEvolution, Proposal, Trial
 
 POPULATION, SAMPLE = 10, 3
 
@@ -30,7 +30,7 @@ class Evolution(CallRow):
             path.write_text("\n".join(["architecture,score", *rows]))
             table = TabularBenchmark(str(path), "score", digits="architecture")
             table.open(space)
-        scores = {architecture: table(architecture).score for architecture in space}
+        scores = {architecture: table(Proposal(architecture)).metrics["score"] for architecture in space}
         settings = (self.sizes.trials, POPULATION, SAMPLE, 0)
         return {"textbook": partial(bare, scores, *settings), "ours": partial(ours, table, space, *settings)}
 
@@ -39,9 +39,10 @@ def ours(table: TabularBenchmark, space: NASBench201, n: int, population: int, s
     """The best score of n trials."""
     strategy = AgingEvolution(population, sample).begin(space, seed)
     for number in range(n):
-        (architecture,) = strategy.ask()
-        evaluation = table(architecture, number)
-        strategy.tell([Trial(number, architecture, evaluation.score, evaluation.metrics, evaluation.cost)])
+        (proposal,) = strategy.ask()
+        evaluation = table(proposal, number)
+        trial = Trial(number, proposal.architecture, metrics=evaluation.metrics, cost=evaluation.cost)
+        strategy.tell([trial.judged([table.objective])])
     assert strategy.best is not None
     return strategy.best.score
 

@@ -127,15 +127,17 @@ class SharedWeights(Evaluator):
         return Evaluation(figures, time.perf_counter() - began)
 
     def _figures(self, proposal: Proposal) -> dict[str, float]:
-        """Those of the architecture's own network, which has storage and weights only where one is looked at."""
+        """Those of the architecture's own network: what it costs when it is retrained, and what measures say of it with
+        the shared weights."""
         network, settings = self.scorer.network, self.method.network_settings
         space = self.method.space.restrict(proposal.architecture)
         with torch.device("meta"):
             child = space.network(self.method.network.inputs, form="final", **settings)
         figures = costs(child)
         if self.measures:
-            child = child.to_empty(device=self.scorer.device)
-            shared = network.state_dict()
+            with torch.random.fork_rng(devices=[]):  # of weights that are replaced
+                child = space.network(self.method.network.inputs, form=self.method.form, **settings)
+            child, shared = child.to(self.scorer.device), network.state_dict()
             child.load_state_dict({name: shared[name] for name in child.state_dict()})
             figures |= measured(self.measures, child, self.data, derive_seed(self.seed, "batch"))
         return figures

@@ -42,7 +42,7 @@ def run_trial(evaluator: Evaluator, number: int, proposal: Proposal, minutes: fl
     Args:
         evaluator: what evaluates, already open.
         number: the number of the trial.
-        proposal: what is evaluated.
+        proposal: the architecture and how thoroughly it is evaluated.
         minutes: after how many :class:`TimeLimit` ends it; None: no limit.
     """
     began = time.perf_counter()

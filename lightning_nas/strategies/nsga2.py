@@ -63,6 +63,7 @@ class NSGA2(Strategy):
             raise SettingError(f"mutation: from 0 to 1, or null, got {mutation}")
         self.population_size, self.crossover, self.mutation = population, crossover, mutation
         self.distinct, self.asynchronous = distinct, asynchronous
+        self.waits = not asynchronous
 
     def begin(self, space: Space, seed: int = 0) -> Self:
         """Starts a search in a space, with an empty population.
@@ -84,7 +85,7 @@ class NSGA2(Strategy):
         return self
 
     def propose(self, number: int) -> Architecture | None:
-        if not self.asynchronous and self._waits(number):
+        if self.waits and self._has_to_wait(number):
             return None
         rng = self.random(number)
         architecture = self._new(rng)
@@ -99,7 +100,7 @@ class NSGA2(Strategy):
         if self.asynchronous or (self._n_to_propose == 0 and not self._awaited):
             self._select()
 
-    def _waits(self, number: int) -> bool:
+    def _has_to_wait(self, number: int) -> bool:
         """Whether the rest of the generation has to end before another trial; if not, takes a place in it."""
         if self._n_to_propose is None:  # what others asked for takes places of the first generation
             self._awaited = set(range(number)) - {trial.number for trial in self._joining}

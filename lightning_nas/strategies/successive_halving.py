@@ -60,6 +60,7 @@ class Brackets(Strategy):
         repeats: how often all brackets are run; None: again and again, as long as the search lasts.
     """
 
+    waits = True
     brackets: Sequence[Bracket]
     repeats: int | None
 

@@ -131,10 +131,12 @@ class StrategyContract:
     ) -> None:
         strategy = case.make().begin(case.space)
         told: dict[int, Trial] = {}
+        is_over = False
         while len(told) < 24 and (proposals := strategy.ask(7)):
             assert strategy.n_asked == len(told) + len(proposals)
             if len(proposals) < 7:
                 assert strategy.ask(7 - len(proposals)) == []  # it waits, however often it is asked
+                is_over = not strategy.waits
             trials = [ended(number, proposal) for number, proposal in enumerate(proposals, start=len(told))]
             for trial in trials:
                 assert trial.fidelity in (strategy.fidelities or (None,))
@@ -145,6 +147,7 @@ class StrategyContract:
                     assert (before.fidelity or 0) < (trial.fidelity or math.inf)
             told |= {trial.number: trial for trial in trials}
             strategy.tell(trials[::-1])  # in the order in which they ended
+            assert not (is_over and strategy.ask())  # else a search would end before its time
         assert told
 
     def test_the_best_is_the_first_of_the_highest_scores(self, case: StrategyCase) -> None:

@@ -162,7 +162,7 @@ class Course:
         """Asks and tells as the search did whose trials are on file; what is in a snapshot is taken from there.
 
         Args:
-            log: the file.
+            log: the file of the search, which has been read.
             known: what the strategy is told first.
 
         Returns:
@@ -192,6 +192,9 @@ class Course:
                 self.end(entry.trial)
             self.tell(whole=k + 1 < len(rounds) or self._snapshot is not None)
         self._take_snapshot()
+        if self.ended and not self.running:  # a round that was whole, if the strategy waited for its results
+            self._ask(self._n_due())
+            self.tell()
         return n_saved
 
     def _take_snapshot(self) -> None:

@@ -23,7 +23,7 @@ class Front:
 
     Attributes:
         objectives: what was wanted, two objectives or more.
-        trials: the front, the best in the first objective first.
+        trials: the front, each architecture once, the best in the first objective first.
         history: all trials in the order told.
         reference: a value for each objective, oriented so that more is better, from which hypervolumes are measured.
     """
@@ -46,7 +46,8 @@ class Front:
                 among the trials that keep all limits.
         """
         wanted = [objective for objective in objectives if objective.wanted]
-        best = sorted(front(history) if len(wanted) > 1 else [], key=lambda trial: trial.values, reverse=True)
+        once = {trial.architecture: trial for trial in reversed(front(history) if len(wanted) > 1 else [])}
+        best = sorted(once.values(), key=lambda trial: (trial.values, -trial.number), reverse=True)
         if not best:
             return None
         if reference is None:

@@ -61,8 +61,10 @@ def known_trials(path: Path | None, space: Space, objectives: Sequence[Objective
     """
     if path is None:
         return []
-    with within("known"):
+    try:
         trials = read_trials(path, space, objectives)
+    except SettingError as error:  # which begins with the path
+        raise SettingError(f"known: {error}") from error
     first = -len(trials)
     return [
         dataclasses.replace(trial, number=first + place, cost=0.0, continues=None, same_as=None)

@@ -13,7 +13,7 @@ class States:
 
     Args:
         path: the path of the folder, which is made by whoever leaves a state; None: a temporary one.
-        keep: whether states stay.
+        keep: whether states stay when they are needed no more.
     """
 
     def __init__(self, path: Path | None, keep: bool) -> None:

@@ -241,7 +241,7 @@ def test_a_study_writes_every_incumbent_and_a_picture(space, tmp_path):
 
 def test_each_seed_opens_the_evaluator(space, tmp_path, monkeypatch):
     opened, data = [], Digits()
-    monkeypatch.setattr(Sum, "open", lambda self, space, data=None, seed=0: opened.append((data, seed)))
+    monkeypatch.setattr(Sum, "open", lambda self, space, data=None, seed=0, folder=None: opened.append((data, seed)))
     study_search(space, Sum(), {"random": RandomSearch()}, Limit(n_trials=9), 2, tmp_path, data=data)
     assert opened == [(data, 0), (data, 1)]
 
@@ -263,7 +263,7 @@ def test_several_processes_give_the_same(table, tmp_path, monkeypatch):
         ({"strategies": {}}, "strategies: at least one"),
         ({"seeds": 1}, "seeds: at least 2 are needed for a spread, got 1"),
         ({"processes": 0}, "processes: at least 1, got 0"),
-        ({"report": "test"}, "report: one of product, number, or null, got 'test'"),
+        ({"report": "test"}, "report: one of product, number, score, or null, got 'test'"),
     ],
 )
 def test_wrong_settings_are_named_and_nothing_is_written(settings, message, space, tmp_path):
@@ -453,12 +453,15 @@ def test_a_damaged_file_is_refused_with_a_remedy(damage, message, space, tmp_pat
 SLOW = """
 import os, pathlib, signal, time
 from lightning_nas.evaluators import Evaluation, Evaluator
+from lightning_nas.objectives import Objective
 
 class Slow(Evaluator):
+    objective = Objective("sum")
+
     def __init__(self, folder: str, seconds: float = 0.02):
         self.folder, self.seconds = folder, seconds
 
-    def __call__(self, architecture, number):
+    def __call__(self, proposal, number):
         folder = pathlib.Path(self.folder)
         (folder / f"pid-{os.getpid()}").touch()
         once = folder / "once"
@@ -466,7 +469,7 @@ class Slow(Evaluator):
             once.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
-        return Evaluation(float(sum(architecture)), {}, 1.0)
+        return Evaluation({"sum": float(sum(proposal.architecture))}, 1.0)
 """
 
 

@@ -34,7 +34,7 @@ from lightning_nas.data import (
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedWeights, TabularBenchmark, ZeroCost
 from lightning_nas.executors import Processes, Ray, Serial
-from lightning_nas.measures import NASWOT, Measure, SynFlow
+from lightning_nas.measures import NASWOT, Latency, Measure, SynFlow
 from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
 from lightning_nas.objectives import Objective
 from lightning_nas.spaces import (
@@ -271,6 +271,13 @@ TABLE: dict[type, Row] = {
             "max_failures": Changes(1, TRIALS),
             "retry_failed": Waits(True, "tests/trials/test_continuing.py runs failed trials again"),
             "reuse": Waits(True, "no architecture comes twice in seven trials; tests/trials/test_loop_again.py has it"),
+            "objectives": Refused(["min width"]),
+            "try_first": Refused([ArchitectureRecord(NASBench201(), (1,) * 6).to_dict()]),
+            "known": Refused("other.jsonl"),
+            "reference": Waits(
+                [0.0], "the hypervolume in the end is measured from it; tests/trials/test_front.py has it"
+            ),
+            "keep_states": Waits(True, "these trials leave no states; tests/trials/test_course.py has it"),
         },
     ),
     # -- data
@@ -469,6 +476,7 @@ TABLE: dict[type, Row] = {
             "digits": Refused("cell"),
             "choices": Refused(["a", "b"]),
             "options": Refused(["x", "y"]),
+            "fidelities": Refused({"12": {"accuracy": "early"}}),
         },
         TabularBenchmark("table.csv", "accuracy"),
     ),
@@ -484,13 +492,19 @@ TABLE: dict[type, Row] = {
             "max_minutes": Refused(1.0),
             "retrain": Refused({"drop_path": 0.1}),
             "trainer": Refused({"precision": "64-true"}),
+            "report": Refused([SynFlow()]),
         },
         FromScratch(ImageClassification(), {"channels": 4}),
     ),
     SharedWeights: Row(
         "trials",
         "model.evaluator",
-        {"checkpoint": Refused("other.ckpt"), "n_batches": Refused(1), "n_calibration": Refused(1)},
+        {
+            "checkpoint": Refused("other.ckpt"),
+            "n_batches": Refused(1),
+            "n_calibration": Refused(1),
+            "report": Refused([SynFlow()]),
+        },
         SharedWeights("last.ckpt"),
     ),
     ZeroCost: Row(
@@ -500,11 +514,13 @@ TABLE: dict[type, Row] = {
             "measure": Refused(SynFlow()),
             "network": Refused({"channels": 2}),
             "inputs": Refused(DIGITS | {"image_size": 16}),
+            "report": Refused([SynFlow()]),
         },
         ZeroCost(NASWOT(), {"channels": 4}, DIGITS),
     ),
     NASWOT: Row("trials", "model.evaluator.measure", {"n_images": Refused(16)}, NASWOT()),
     SynFlow: Row("trials", "model.evaluator.measure", {}, SynFlow()),
+    Latency: Row("trials", "model.evaluator.measure", {"batch_size": Refused(8), "runs": Refused(5)}, Latency()),
     Serial: Row("trials", "model.executor", {"max_minutes": Waits(1.0, EXECUTOR)}, Serial()),
     Processes: Row(
         "trials",
