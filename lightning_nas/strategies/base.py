@@ -145,12 +145,15 @@ class Strategy(Configurable, ABC):
         n_asked: the number of the next trial.
         fidelities: the fidelities of its proposals, rising, as its settings say; empty: it leaves them to the
             evaluator. A search is refused whose evaluator does not have them.
+        waits: whether there may be fewer proposals than are asked for while trials are running, so that a round of a
+            deterministic search may be short.
     """
 
     space: Space
     seed: int
     best: Trial | None
     fidelities: Sequence[int] = ()
+    waits: bool = False
 
     def begin(self, space: Space, seed: int = 0) -> Self:
         """Starts a search in a space, again if there was one before. Returns itself."""

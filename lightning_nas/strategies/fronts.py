@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lightning_nas.errors import SettingError
 from lightning_nas.strategies.base import Trial
 
@@ -46,6 +48,34 @@ def constrained_ranks(trials: Sequence[Trial]) -> list[int]:
         if not trial.feasible:
             ranks[k] = behind[trial.violation] if trial.done else n_fronts + len(steps)
     return ranks
+
+
+def crowding_distances(trials: Sequence[Trial], ranks: Sequence[int]) -> list[float]:
+    """For each trial how far its neighbours in its front are from each other, summed over the objectives, for each as a
+    share of the front's extent (Deb et al. 2002).
+
+    The ends of a front are infinitely far from the others. Trials that are not done have no values, and the distance 0.
+
+    Args:
+        trials: the trials of all fronts.
+        ranks: for each trial the front in which it stands.
+    """
+    distances = np.zeros(len(trials))
+    places = np.array([k for k, trial in enumerate(trials) if trial.done], dtype=int)
+    if not places.size:
+        return distances.tolist()
+    fronts = np.asarray(ranks)[places]
+    for values in np.array([trials[k].values for k in places]).T:
+        order = np.lexsort((values, fronts))
+        front_of, value = fronts[order], values[order]
+        is_first = np.append(True, front_of[1:] != front_of[:-1])
+        is_last = np.append(is_first[1:], True)
+        members = np.cumsum(is_first) - 1
+        extent = (value[is_last] - value[is_first])[members]
+        apart = np.append(value[1:], 0.0) - np.append(0.0, value[:-1])
+        shares = np.divide(apart, extent, out=np.zeros_like(apart), where=extent > 0)
+        distances[places[order]] += np.where(is_first | is_last, np.inf, shares)
+    return distances.tolist()
 
 
 def hypervolume(trials: Sequence[Trial], reference: Sequence[float]) -> float:

@@ -103,15 +103,40 @@ class StrategyContract:
             strategy.tell(told)
             restored.tell(told)
 
+    def test_what_was_asked_while_trials_ended_in_any_order_is_asked_again(self, case: StrategyCase) -> None:
+        strategy, rng = case.make().begin(case.space, seed=6), Random(6)
+        running: dict[int, Proposal] = {}
+        events: list[Proposal | Trial] = []  # what was asked or told, one after the other
+        while len(events) < 50:
+            proposals = strategy.ask() if len(running) < 3 else []
+            for proposal in proposals:
+                running[strategy.n_asked - 1] = proposal
+                events.append(proposal)
+            if not proposals and not running:
+                break
+            if not proposals or rng.random() < 0.5:
+                number = rng.choice(list(running))
+                trial = ended(number, running.pop(number), math.nan if rng.random() < 0.2 else None)
+                events.append(trial)
+                strategy.tell([trial])
+        again = Strategy.build(strategy.spec).begin(case.space, seed=6)
+        for event in events:
+            if isinstance(event, Trial):
+                again.tell([event])
+            else:
+                assert again.ask() == [event]
+
     def test_proposals_are_fewer_only_while_trials_run_and_each_is_one_of_its_fidelities(
         self, case: StrategyCase
     ) -> None:
         strategy = case.make().begin(case.space)
         told: dict[int, Trial] = {}
+        is_over = False
         while len(told) < 24 and (proposals := strategy.ask(7)):
             assert strategy.n_asked == len(told) + len(proposals)
             if len(proposals) < 7:
                 assert strategy.ask(7 - len(proposals)) == []  # it waits, however often it is asked
+                is_over = not strategy.waits
             trials = [ended(number, proposal) for number, proposal in enumerate(proposals, start=len(told))]
             for trial in trials:
                 assert trial.fidelity in (strategy.fidelities or (None,))
@@ -122,6 +147,7 @@ class StrategyContract:
                     assert (before.fidelity or 0) < (trial.fidelity or math.inf)
             told |= {trial.number: trial for trial in trials}
             strategy.tell(trials[::-1])  # in the order in which they ended
+            assert not (is_over and strategy.ask())  # else a search would end before its time
         assert told
 
     def test_the_best_is_the_first_of_the_highest_scores(self, case: StrategyCase) -> None:

@@ -175,13 +175,10 @@ class Course:
         self.strategy.n_asked = len(self.try_first)
         self.tell_strategy(known)
         rounds = log.rounds() if self.deterministic else [[entry] for entry in log.entries]
-        asked: dict[int, int] = {}  # how many, by how many were told
-        for entry in log.entries:
-            asked[entry.told] = max(asked.get(entry.told, 0), entry.trial.number + 1)
         for k, entries in enumerate(rounds):
             self._take_snapshot()
             if self._snapshot is None:
-                self._ask(asked.get(self.told.n, 0) - self.n_asked)
+                self._ask(max(entry.asked for entry in entries) - self.n_asked)  # also those that have not ended
                 again = {e.trial.number: self._as_asked(e) for e in entries if e.trial.number in self.told}
                 self.running |= again
                 self._retrying = self.deterministic and bool(again)

@@ -24,7 +24,7 @@ from lightning_nas.trials.locked_file import LockedFile, line, read_free, whole_
 
 FORMAT = "lightning_nas/trials/2"
 TRIAL = ("number", "choices", "fidelity", "continues", "metrics", "cost", "status", "reason")
-FIELDS = (TRIAL[0], "told", *TRIAL[1:])
+FIELDS = (TRIAL[0], "told", "asked", *TRIAL[1:])
 MAYBE = "same_as"
 """The field of a line whose trial was not evaluated, since an equal one had been."""
 
@@ -39,11 +39,14 @@ class Entry:
         trial: what became of it.
         told: the number of trials that the strategy had been told when this one was begun.
         line: the number of the line in the file, from 1.
+        asked: the number of trials that the strategy had been asked for when this one ended, those that were running
+            among them.
     """
 
     trial: Trial
     told: int
     line: int
+    asked: int = 0
 
     @property
     def proposal(self) -> Proposal:
@@ -101,8 +104,13 @@ class TrialLog:
         elif not there:
             self._file.write(whole)
 
-    def append(self, trial: Trial, told: int) -> None:
+    def append(self, trial: Trial, told: int, asked: int | None = None) -> None:
         """Adds a trial, which is on disk when this returns.
+
+        Args:
+            trial: the trial that has ended.
+            told: the number of trials that the strategy had been told when it was begun.
+            asked: the number of trials that the strategy has been asked for; None: no later one.
 
         Raises:
             SettingError: if it could not be read again, as what an executor of a user's own answers.
@@ -111,7 +119,7 @@ class TrialLog:
             raise RuntimeError("the log has not begun")
         try:
             first, *others = written(trial, self.space).items()
-            content = dict([first, ("told", told), *others])
+            content = dict([first, ("told", told), ("asked", trial.number + 1 if asked is None else asked), *others])
             new = line(content)
             _entry(_object(new), self._n_lines, self._n_lines + 2, self.space, self.objectives)
         except (ValueError, TypeError) as error:
@@ -279,9 +287,10 @@ def _entry(content: dict[str, Any], n_before: int, line: int, space: Space, obje
         _check(field in content, f"{field}: missing")
     for field in content:
         _check(field in (*FIELDS, MAYBE), f"{field[:80]}: unknown field; there are {', '.join((*FIELDS, MAYBE))}")
-    trial, told = read(content, space, objectives), content["told"]
+    trial, told, asked = read(content, space, objectives), content["told"], content["asked"]
     _check(_is_count(told) and told <= n_before, f"told: expected a whole number up to {n_before}")
-    return Entry(trial, told, line)
+    _check(_is_count(asked), "asked: expected a whole number from 0")
+    return Entry(trial, told, line, asked)
 
 
 def _check(holds: bool, message: str) -> None:

@@ -247,7 +247,7 @@ class TrialLoop:
                 break
             trial = trial.judged(self.objectives)
             if self._log is not None:
-                self._log.append(trial, course.running[trial.number][1])
+                self._log.append(trial, course.running[trial.number][1], course.n_asked)
             if self._states is not None:
                 self._states.on_file(trial)
             is_new = course.end(trial)

@@ -285,7 +285,7 @@ class Rounds:
         self.trials, self.stand_at = trials, stand_at
         self.first = math.ceil(len(trials.history) / trials.round_size)
         self.length: int | None = None
-        if trials.n_trials is not None:
+        if trials.n_trials is not None and (trials.round_size == 1 or not trials.strategy.waits):
             retries = min(len(trials.again), 1) if trials.deterministic else len(trials.again)
             left = max(0, trials.n_trials - len(trials.history))
             self.length = self.first + retries + math.ceil(left / trials.round_size)
@@ -293,7 +293,7 @@ class Rounds:
     def __len__(self) -> int:
         """The most that there can be."""
         if self.length is None:
-            raise TypeError("a search that ends by its budget has no length")
+            raise TypeError("a search that ends by its budget, or whose rounds may be short, has no length")
         return self.length
 
     def __iter__(self) -> Iterator[int]:

@@ -9,7 +9,15 @@ from lightning_nas import Adam, Cosine
 from lightning_nas.controllers import PPO, LSTMController, TransformerController
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201
-from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch
+from lightning_nas.strategies import (
+    ASHA,
+    NSGA2,
+    AgingEvolution,
+    Hyperband,
+    PolicyGradient,
+    RandomSearch,
+    SuccessiveHalving,
+)
 from lightning_nas.studies.strategies import Limit, run_search
 from lightning_nas.testing import StrategyCase, StrategyContract
 
@@ -21,6 +29,11 @@ STRATEGIES = {
     "lstm": lambda: PolicyGradient(LSTMController(hidden=8)),
     "transformer": lambda: PolicyGradient(TransformerController(width=8, layers=1, heads=2), batch_size=3),
     "ppo": lambda: PolicyGradient(LSTMController(hidden=8), batch_size=3, update=PPO(passes=2)),
+    "nsga2": lambda: NSGA2(population=6),
+    "nsga2-asynchronous": lambda: NSGA2(population=6, mutation=0.3, asynchronous=True),
+    "successive-halving": lambda: SuccessiveHalving(rungs=[1, 3, 10], reduction=2, repeats=3),
+    "hyperband": lambda: Hyperband(max_fidelity=9),
+    "asha": lambda: ASHA(max_fidelity=9),
 }
 SPACES = {
     "nas-bench-201": NASBench201(),

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_nas.errors import SettingError
 from lightning_nas.strategies import Trial
-from lightning_nas.strategies.fronts import constrained_ranks, front, hypervolume
+from lightning_nas.strategies.fronts import constrained_ranks, crowding_distances, front, hypervolume
 
 
 def some_trials(n, n_values, seed, limited=False, fidelities=(None,)):
@@ -75,3 +75,59 @@ def test_a_hypervolume_is_the_number_of_unit_cubes_below_the_front(n_values):
 def test_a_reference_has_a_number_for_each_objective():
     with pytest.raises(SettingError, match="reference: a number for each of 2 objectives, got 1"):
         hypervolume([Trial(0, (), (1.0, 2.0))], [0.0])
+
+
+DOMINATION = {
+    "a better value": ({"values": (2.0, 1.0)}, {"values": (1.0, 1.0)}, [0, 1]),
+    "one better, one worse": ({"values": (2.0, 1.0)}, {"values": (1.0, 2.0)}, [0, 0]),
+    "equal": ({"values": (1.0, 1.0)}, {"values": (1.0, 1.0)}, [0, 0]),
+    "feasible and bad, not feasible and good": (
+        {"values": (0.0, 0.0)},
+        {"values": (9.0, 9.0), "violation": 0.01},
+        [0, 1],
+    ),
+    "the smaller violation and bad": (
+        {"values": (0.0, 0.0), "violation": 0.1},
+        {"values": (9.0, 9.0), "violation": 0.2},
+        [0, 1],
+    ),
+    "equal violations": ({"values": (0.0, 0.0), "violation": 0.1}, {"values": (9.0, 9.0), "violation": 0.1}, [0, 0]),
+    "violated and failed": ({"values": (0.0, 0.0), "violation": 99.0}, {"status": "failed"}, [0, 1]),
+    "failed and diverged": ({"status": "failed"}, {"status": "diverged"}, [0, 0]),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "ranks"), DOMINATION.values(), ids=DOMINATION)
+def test_constrained_domination_is_that_of_the_paper(one, other, ranks):
+    trials = [Trial(0, (), **one), Trial(1, (), **other)]
+    assert constrained_ranks(trials) == ranks
+    assert constrained_ranks(trials[::-1]) == ranks[::-1]
+
+
+def test_crowding_distances_of_two_fronts_by_hand():
+    first = [(0.0, 10.0), (6.0, 2.0), (1.0, 6.0), (10.0, 0.0)]
+    second = [(-1.0, 5.0), (-3.0, 8.0), (-2.0, 7.0)]
+    values = [first[0], second[0], first[1], first[2], second[1], second[2], first[3]]
+    trials = [Trial(k, (), v) for k, v in enumerate(values)] + [Trial(7, (), status="failed")]
+    distances = crowding_distances(trials, [0, 1, 0, 0, 1, 1, 0, 2])
+    assert distances == pytest.approx([math.inf, math.inf, 0.9 + 0.6, 0.6 + 0.8, math.inf, 1.0 + 1.0, math.inf, 0.0])
+    assert crowding_distances(trials[7:], [0]) == [0.0]
+    assert crowding_distances([Trial(k, (), (1.0, 2.0)) for k in range(3)], [0, 0, 0]) == [math.inf, 0.0, math.inf]
+    assert crowding_distances([], []) == []
+
+
+@pytest.mark.parametrize("n_values", [1, 2, 3])
+def test_crowding_distances_are_those_of_the_papers_loop(n_values):
+    rng = Random(n_values)
+    trials = [Trial(k, (), tuple(rng.random() for _ in range(n_values))) for k in range(60)]
+    ranks = constrained_ranks(trials)
+    slow = [0.0] * len(trials)
+    for rank in set(ranks):
+        members = [k for k in range(len(trials)) if ranks[k] == rank]
+        for m in range(n_values):
+            members.sort(key=lambda k: trials[k].values[m])
+            least, most = trials[members[0]].values[m], trials[members[-1]].values[m]
+            slow[members[0]] = slow[members[-1]] = math.inf
+            for before, k, after in zip(members, members[1:], members[2:], strict=False):
+                slow[k] += (trials[after].values[m] - trials[before].values[m]) / (most - least)
+    assert crowding_distances(trials, ranks) == pytest.approx(slow)

@@ -27,6 +27,7 @@ FAILED = Trial(2, (2, 2), (), {"val/loss": math.nan}, 0.5, "diverged", "val/loss
 LINE = {
     "number": 0,
     "told": 0,
+    "asked": 1,
     "choices": {"switch_0": "on", "switch_1": "off"},
     "fidelity": None,
     "continues": None,
@@ -103,6 +104,7 @@ def test_an_unfinished_line_is_not_read_while_the_search_runs(path):
         ({"number": True}, "number: expected a whole number from 0"),
         ({"number": 2}, "number: trial 2 is there already"),
         ({"told": 3}, "told: expected a whole number up to 2"),
+        ({"asked": -1}, "asked: expected a whole number from 0"),
         ({"choices": ["on", "off"]}, "choices: expected option names by choice name"),
         ({"choices": {"switch_0": 1, "switch_1": "off"}}, "choices: expected option names by choice name"),
         ({"choices": {"switch_0": "on"}}, "choices.switch_1: missing"),

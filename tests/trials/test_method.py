@@ -19,7 +19,7 @@ from lightning_nas.executors import Processes
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.spaces import NASBench201
 from lightning_nas.spaces.architecture_file import load_architecture
-from lightning_nas.strategies import AgingEvolution, RandomSearch
+from lightning_nas.strategies import NSGA2, AgingEvolution, RandomSearch
 from lightning_nas.tasks import ImageClassification
 from lightning_nas.trials import TrialSearch
 from tests.helpers.optimizers import sgd
@@ -82,6 +82,12 @@ def test_a_search_finds_the_best_and_leaves_every_trial_on_file(table, tmp_path)
     assert "150" in outcome.describe()
     for name in ("architecture.svg", "trials.svg"):
         assert (tmp_path / "run" / name).stat().st_size > 0
+
+
+def test_rounds_that_are_short_since_the_strategy_waits_do_not_end_the_search(table, tmp_path):
+    method = search(table, strategy=NSGA2(population=4), n_trials=30, round_size=10)
+    trainer(tmp_path / "run").fit(method, NoData())
+    assert len(lines(tmp_path / "run")) == 1 + 30
 
 
 def test_a_budget_ends_the_search(table, tmp_path):
