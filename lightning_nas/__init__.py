@@ -85,7 +85,7 @@ PUBLIC = {
     "Relaxation": "relaxations.base",
     "Retrain": "training.retrain",
     "RMSprop": "training.optimizers",
-    "SamplingMethod": "methods.base",
+    "SamplingMethod": "methods.sampling",
     "Scorer": "supernets.scoring",
     "Serial": "executors.serial",
     "SettingError": "errors",

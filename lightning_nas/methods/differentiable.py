@@ -147,6 +147,13 @@ class DifferentiableMethod(OneShotMethod):
 
     # -- the alphas' step --------------------------------------------------------------------------------------------
 
+    def step_alphas(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """One step of the alphas on a batch of the architecture part; their optimiser is the second."""
+        _, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
+        loss, gradient = self.architecture_gradient(batch, batch_idx)
+        self.apply_gradients(alphas_optimizer, [self.alphas], [gradient], self.alphas_optimizer.clip)
+        self.log("train/architecture_loss", loss)
+
     def architecture_gradient(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Loss on the architecture batch and its gradient with respect to the alphas, at the weights as they are; no
         state of the network moves."""

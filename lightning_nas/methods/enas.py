@@ -25,7 +25,7 @@ from torch import Tensor
 from lightning_nas.controllers import Baseline, Controller, ControllerUpdate, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
-from lightning_nas.methods.base import SamplingMethod
+from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.operations.normalization import batch_statistics, evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space

@@ -74,10 +74,7 @@ class GDAS(DifferentiableMethod):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         super().training_step(batch, batch_idx)
-        _, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
-        loss, gradient = self.architecture_gradient(batch, batch_idx)
-        self.apply_gradients(alphas_optimizer, [self.alphas], [gradient], self.alphas_optimizer.clip)
-        self.log("train/architecture_loss", loss)
+        self.step_alphas(batch, batch_idx)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         with batch_statistics(self.network):  # the running averages belong to no single path

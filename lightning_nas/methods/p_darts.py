@@ -140,10 +140,7 @@ class PDARTS(Staged, DifferentiableMethod):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self.epoch >= self.warmup_epochs:
-            _, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
-            loss, gradient = self.architecture_gradient(batch, batch_idx)
-            self.apply_gradients(alphas_optimizer, [self.alphas], [gradient], self.alphas_optimizer.clip)
-            self.log("train/architecture_loss", loss)
+            self.step_alphas(batch, batch_idx)
         super().training_step(batch, batch_idx)
 
     def loss(self, forward: Callable[..., Any], *args: Any, **settings: Any) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
-from lightning_nas.methods.base import SamplingMethod
+from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.supernets.scoring import Scorer, Statistics

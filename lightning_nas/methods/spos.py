@@ -22,7 +22,7 @@ from typing import Any
 from lightning_nas.costs.flops import Flops
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, within
-from lightning_nas.methods.base import SamplingMethod
+from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.objectives import Objective
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
