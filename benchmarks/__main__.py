@@ -30,6 +30,8 @@ ROWS: dict[str, type[Row]] = {
         images.Yardstick,
         images.DARTSFirst,
         images.DARTSSecond,
+        images.SNASStep,
+        images.GDASStep,
         text.DARTSRecurrentFirst,
         text.DARTSRecurrentFirstCompiled,
         text.DARTSRecurrentSecond,
@@ -39,11 +41,19 @@ ROWS: dict[str, type[Row]] = {
         text.ENASRecurrentController,
         Sampling,
         images.RandomSearch,
+        images.UniformPaths,
         images.Retraining,
         Evolution,
     )
 }
-BATCHES_OF_A_STEP = {images.DARTSFirst: 2, images.DARTSSecond: 2, images.RandomSearch: 1, images.Retraining: 1}
+BATCHES_OF_A_STEP = {
+    images.DARTSFirst: 2,
+    images.DARTSSecond: 2,
+    images.SNASStep: 1,
+    images.GDASStep: 2,
+    images.RandomSearch: 1,
+    images.Retraining: 1,
+}
 
 HEADER = """\
 | step | textbook s | ours s | ratio (least, most) | CPU ratio | first s | MiB textbook | ours | ratio |

@@ -1,4 +1,4 @@
-"""Steps on images: DARTS, ENAS micro, random search with weight sharing, retraining."""
+"""Steps on images: DARTS, SNAS, GDAS, ENAS micro, random search with weight sharing, SPOS, retraining."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,14 +13,17 @@ from benchmarks.measure import Side
 from benchmarks.rows import CallRow
 from benchmarks.sampling import POLICY
 from benchmarks.steps import Batches, Losses, Pair, StepRow
+from benchmarks.textbook import sampled
 from benchmarks.textbook.bilevel import Bilevel
 from benchmarks.textbook.controller import CellController
 from benchmarks.textbook.darts_cnn import FinalNetwork, Genotype, SearchNetwork
 from benchmarks.textbook.enas_micro import Node, SharedNetwork
+from benchmarks.textbook.spos import Supernet
 from lightning_nas.controllers import LSTMController
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, SNAS, SPOS, RandomSearchWS
 from lightning_nas.operations import DARTS_OPERATIONS
-from lightning_nas.spaces import Architecture, DARTSCell, ENASMicro
+from lightning_nas.relaxations import GumbelSoftmax, StraightThroughGumbel
+from lightning_nas.spaces import Architecture, DARTSCell, ENASMicro, ShuffleBlocks
 from lightning_nas.spaces.image_cells.enas_micro import MICRO_OPERATIONS
 from lightning_nas.tasks import ImageClassification
 from lightning_nas.training.retrain import Retrain
@@ -146,6 +149,57 @@ class DARTSSecond(DARTSFirst):
     order = "finite_difference"
 
 
+class SampledRow(ImageRow):
+    """Steps whose noise both sides draw from the same seed."""
+
+    def drawn(self, method: SNAS | GDAS, batch_idx: int) -> dict[str, sampled.Noise]:
+        noise = {}
+        for purpose in ("weights", "architecture"):
+            generator = method.generator(purpose, batch_idx)
+            gumbel = -torch.empty_like(method.alphas).exponential_(generator=generator).log()
+            noise[purpose] = dict(zip(KINDS, gumbel.chunk(2), strict=True))
+        return noise
+
+
+class SNASStep(SampledRow):
+    name, title, stream = "snas", "SNAS", "weights"
+
+    def pair(self, exact: bool = False) -> Pair:
+        space = self.space()
+        method = SNAS(space, ImageClassification(), self.network, self.inputs, drop_path=0.0)
+        textbook = self.supernet()
+        optimizer = torch.optim.SGD(textbook.weights(), method.optimizer.lr, momentum=0.9, weight_decay=3e-4)
+        steps = sampled.SNAS(textbook, GumbelSoftmax().start, optimizer)
+
+        def step(batches: Batches, drawn: dict[str, sampled.Noise]) -> Losses:
+            return {"train/loss": steps.step(batches["weights"], drawn["weights"])}
+
+        names = [("alphas", "alphas"), *mixed_edges(space, textbook)]
+        return Pair(method, textbook, matched(method, textbook, names), step)
+
+
+class GDASStep(SampledRow):
+    name, title = "gdas", "GDAS"
+
+    def pair(self, exact: bool = False) -> Pair:
+        space = self.space()
+        method = GDAS(space, ImageClassification(), self.network, self.inputs)
+        textbook = self.supernet()
+        optimizer = torch.optim.SGD(
+            textbook.weights(), method.optimizer.lr, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        steps = sampled.GDAS(textbook, StraightThroughGumbel().start, optimizer)
+
+        def step(batches: Batches, drawn: dict[str, sampled.Noise]) -> Losses:
+            loss, architecture_loss = steps.step(
+                batches["weights"], batches["architecture"], drawn["weights"], drawn["architecture"]
+            )
+            return {"train/loss": loss, "train/architecture_loss": architecture_loss}
+
+        names = [("alphas", "alphas"), *mixed_edges(space, textbook)]
+        return Pair(method, textbook, matched(method, textbook, names), step)
+
+
 class RandomSearch(ImageRow):
     name, title, stream = "random-search-ws", "Random search with weight sharing", "weights"
 
@@ -202,6 +256,38 @@ class Retraining(ImageRow):
             if choice.options[option] != "none":
                 genotype[choice.cell].append((choice.options[option], *choice.sources, choice.output))
         return genotype
+
+
+class UniformPaths(ImageRow):
+    """The paper's widths and depths at its default, strides for small images."""
+
+    name, title, stream = "spos", "SPOS, a path of shuffle blocks", "weights"
+
+    def pair(self, exact: bool = False) -> Pair:
+        settings: dict[str, Any] = {"first": self.sizes.channels, "last": 64 * self.sizes.channels}
+        settings |= {"widths": [self.sizes.channels * factor for factor in (4, 10, 20, 40)]}
+        settings |= {"blocks": (4, 4, 8, 4), "strides": (1, 2, 2, 2)}
+        space, dropout = ShuffleBlocks(stem_stride=1, **settings), 0.0 if exact else 0.1
+        method = SPOS(space, ImageClassification(), {"dropout": dropout}, self.inputs)
+        textbook = Supernet(dropout=dropout, **settings)
+        optimizer = torch.optim.SGD(textbook.parameters(), method.optimizer.lr, momentum=0.9, weight_decay=4e-5)
+
+        def step(batches: Batches, drawn: Architecture) -> Losses:
+            images, labels = batches["weights"]
+            loss = F.cross_entropy(textbook(images, drawn), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return {"train/loss": loss.detach()}
+
+        names = [(f"network.{name}", name) for name in ("stem", "top", "classifier")]
+        for k, choice in enumerate(space.choices):
+            operations = f"network.layers.{choice.name}.operations"
+            names += [(f"{operations}.{option}", f"layers.{k}.{o}") for o, option in enumerate(choice.options)]
+        return Pair(method, textbook, matched(method, textbook, names), step)
+
+    def drawn(self, method: SPOS, batch_idx: int) -> Architecture:
+        return method.draw("training", 0, batch_idx)
 
 
 # -- ENAS's cells ------------------------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from benchmarks.measure import Side
 from benchmarks.sampling import CONTROLLER, POLICY, recurrent_controller
 from benchmarks.steps import Batches, Losses, Pair, StepRow
 from benchmarks.textbook.bilevel import Bilevel
-from benchmarks.textbook.controller import RecurrentController, Reinforce
+from benchmarks.textbook.controller import RecurrentController
+from benchmarks.textbook.controller import Reinforce as TextbookReinforce
 from benchmarks.textbook.darts_rnn import SearchModel, language_loss
 from benchmarks.textbook.enas_rnn import Node, SharedModel
 from lightning_nas import SGD, Adam
-from lightning_nas.controllers import LSTMController
+from lightning_nas.controllers import LSTMController, Reinforce
 from lightning_nas.data import Window
 from lightning_nas.methods import DARTS, ENAS
 from lightning_nas.spaces import Architecture, DARTSRecurrentCell, ENASRecurrentCell
@@ -149,7 +150,7 @@ class ENASRecurrent(TextRow):
             self.inputs,
             controller=LSTMController(**CONTROLLER),
             controller_steps=1,
-            entropy_weight=1e-3,
+            update=Reinforce(entropy_weight=1e-3, baseline=0.0),
             controller_optimizer=Adam(1e-3, (0.0, 0.999), eps=1e-3),
             optimizer=SGD(0.25, weight_decay=1e-7, clip=10.0),
         )
@@ -200,7 +201,7 @@ class ENASRecurrentController(ENASRecurrent):
     name, title, stream = "enas-rnn-controller", "ENAS RNN, controller", "architecture"
 
     def step(self, method: ENAS, model: SharedModel, controller: RecurrentController) -> Any:
-        reinforce = Reinforce(controller, method.controller_optimizer.lr, entropy_weight=1e-3)
+        reinforce = TextbookReinforce(controller, method.controller_optimizer.lr, entropy_weight=1e-3)
         carry: list[Tensor | None] = [None]
 
         def step(batches: Batches, drawn: list[Architecture]) -> Losses:

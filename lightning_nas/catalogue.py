@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 
 import lightning_nas
-from lightning_nas.controllers import Controller
+from lightning_nas.controllers import Controller, ControllerUpdate
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluator
 from lightning_nas.executors import Executor
 from lightning_nas.measures import Measure
 from lightning_nas.methods import Method
+from lightning_nas.relaxations import Relaxation
 from lightning_nas.runs.folder import USER_PACKAGES
 from lightning_nas.spaces import Space
 from lightning_nas.specs import Configurable, concrete, first_sentence
@@ -58,6 +59,8 @@ KINDS = (
     Kind("measures", Measure, "measure"),
     Kind("executors", Executor, "executor"),
     Kind("controllers", Controller, "controller"),
+    Kind("updates of controllers", ControllerUpdate, "update"),
+    Kind("relaxations", Relaxation, "relaxation"),
     Kind("optimisers", Optimizer, "optimizer"),
     Kind("schedules of learning rates", LRSchedule, "schedule"),
 )

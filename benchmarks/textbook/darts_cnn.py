@@ -15,6 +15,9 @@ Genotype = dict[str, list[tuple[str, int, int]]]
 class MixedOperation(nn.Module):
     """All operations on one edge, weighted."""
 
+    only_strongest = False
+    """Whether just the operation of the largest weight runs (GDAS)."""
+
     def __init__(self, channels: int, stride: int, operations: Sequence[str]) -> None:
         super().__init__()
         self.operations = nn.ModuleList()
@@ -25,6 +28,9 @@ class MixedOperation(nn.Module):
             self.operations.append(operation)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        if self.only_strongest:
+            strongest = int(weights.argmax())
+            return weights[strongest] * self.operations[strongest](x)
         return sum(weight * operation(x) for weight, operation in zip(weights, self.operations, strict=True))
 
 
@@ -120,11 +126,14 @@ class SearchNetwork(nn.Module):
         """All parameters but the alphas."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("alphas.")]
 
-    def forward(self, images: Tensor, path: dict[str, list[int]] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, path: dict[str, list[int]] | None = None, weights: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Under the softmax of the alphas, one operation for each edge, or given weights."""
         s0 = s1 = self.stem(images)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
             if path is None:
-                s0, s1 = s1, cell(s0, s1, F.softmax(self.alphas[kind], dim=-1))
+                s0, s1 = s1, cell(s0, s1, F.softmax(self.alphas[kind], dim=-1) if weights is None else weights[kind])
             else:
                 s0, s1 = s1, cell.path(s0, s1, path[kind], self.none)
         return self.classifier(s1.mean((2, 3)))

@@ -105,6 +105,7 @@ class ArchitectureLogger(Callback):
         bar = trainer.progress_bar_callback
         if bar is not None:  # which would be drawn once more, below what is printed here
             bar.teardown(trainer, pl_module, "fit")
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU, and there is more to compute
         outcome = pl_module.conclude(trainer.datamodule, self.run, self.n_random)  # type: ignore[attr-defined]
         summaries = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for logger in summaries:

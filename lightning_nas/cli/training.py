@@ -211,6 +211,7 @@ def quiet() -> None:
         "with no optimizer",
         "have no `validation_step`",
         "Using ModelCheckpoint with manual optimization",  # a batch of a search ends with its step done
+        r"Detected call of `lr_scheduler\.step\(\)` before",  # alphas wait while weights alone are trained
         "You're using the WeightAveraging callback with a model that overrides",  # not to shard layers
     )
     for message in ours:

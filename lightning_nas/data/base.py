@@ -177,6 +177,9 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     adjustable = frozenset({"num_workers"})
 
+    labelled: bool = True
+    """Whether its examples have labels, which most tasks read."""
+
     is_empty: ClassVar[bool] = False
     """Whether this module holds no data at all, for searches that need none."""
 
@@ -202,18 +205,52 @@ class DataModule(Configurable, LightningDataModule, ABC):
         return {}
 
     @abstractmethod
-    def stream(self, part: str, seed: int) -> Stream:
-        """Returns training batches of ``weights``, ``architecture`` or ``train`` (both together), for this rank."""
+    def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Stream:
+        """Returns training batches for this rank.
+
+        Args:
+            part: ``weights``, ``architecture`` or ``train`` (both together).
+            seed: the seed of the order of the examples and of their augmentation.
+            views: the number of independently augmented views of each example. With several, images are ``(N, views,
+                C, H, W)``, of which the first view is what a stream of one view gives.
+            labelled: whether a batch has labels; without, it is the examples alone.
+
+        Raises:
+            SettingError: if the data have no such views, or no labels.
+        """
         raise NotImplementedError
 
     @abstractmethod
-    def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
-        """Delivers each example of a part once, in order, without augmentation; or ``n_batches`` spread over it."""
+    def evaluation(self, part: str, n_batches: int | None = None, views: int = 1, labelled: bool = True) -> DataLoader:
+        """Delivers each example of a part once and in order: one view without augmentation, or several augmented ones,
+        the same in every pass.
+
+        Args:
+            part: ``weights``, ``architecture``, ``train`` or ``test``.
+            n_batches: the number of batches, spread over the part; None: all.
+            views: the number of views of each example, as in :meth:`stream`.
+            labelled: whether a batch has labels, likewise.
+        """
         raise NotImplementedError
+
+    def refuse_views(self, views: int, labelled: bool) -> None:
+        """Refuses, for data that have no others, all but one view of each example with its label.
+
+        Raises:
+            SettingError: naming what was asked for.
+        """
+        if views != 1 or not labelled:
+            asked = f"{views} views" if labelled else f"{views} views without labels"
+            raise SettingError(f"data: {type(self).__name__} gives one view of each example, with labels, not {asked}")
 
     @property
     def _module(self) -> Any:
         return None if self.trainer is None else self.trainer.lightning_module
+
+    @property
+    def _reads(self) -> dict[str, Any]:
+        """What the module's task reads beyond the usual."""
+        return getattr(getattr(self._module, "task", None), "reads", {})
 
     @property
     def _ranks(self) -> tuple[int, int]:
@@ -230,7 +267,7 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     def val_dataloader(self) -> Any:
         part = getattr(self._module, "validation_part", "architecture")
-        return [] if part is None else self.evaluation(part)
+        return [] if part is None else self.evaluation(part, **self._reads)
 
     def test_dataloader(self) -> DataLoader:
-        return self.evaluation("test")
+        return self.evaluation("test", **self._reads)

@@ -1,4 +1,4 @@
-"""Images in a user's folder, one folder for each class."""
+"""Images in a user's folder, one folder for each class, or without classes."""
 
 import contextlib
 import hashlib
@@ -47,6 +47,9 @@ class ImageFolder(ImageData):
     ``$XDG_CACHE_HOME``) for as long as the files stay as they are. Files that cannot be decoded are named in a warning
     and left out. Photographs are turned upright, as the camera noted (EXIF).
 
+    With ``labelled=False`` the images have no classes: all below ``train/`` are read, and all below ``val/`` and
+    ``test/``, for tasks that want no labels.
+
     Evaluation scales the shorter side to ``image_size`` and crops the centre. Training images of up to 64 pixels are
     scaled likewise, padded by an eighth and cropped at random; of larger ones random parts are taken, of 8 to 100 % of
     the area and 3:4 to 4:3 (Szegedy et al. 2015, section 6). Half of them are mirrored.
@@ -62,6 +65,7 @@ class ImageFolder(ImageData):
         architecture_share: the part of the training images that the architecture is judged on, where there is no
             ``val/``.
         split_seed: the seed by which the training images are divided, likewise.
+        labelled: whether the folders of ``train/`` are classes; if not, the images may lie in any folders or in none.
     """
 
     adjustable = ImageData.adjustable | {"folder", "flip"}
@@ -76,8 +80,10 @@ class ImageFolder(ImageData):
         num_workers: int = 2,
         architecture_share: float = 0.5,
         split_seed: int = 0,
+        labelled: bool = True,
     ) -> None:
         super().__init__(batch_size, num_workers, architecture_share, split_seed, cutout)
+        self.labelled = labelled
         if image_size is not None and image_size < 1:
             raise SettingError(f"image_size: at least 1, got {image_size}")
         self.folder = Path(folder).expanduser().absolute()
@@ -90,7 +96,8 @@ class ImageFolder(ImageData):
     @cached_property
     def inputs(self) -> dict[str, int]:  # type: ignore[override]
         size = self.image_size or self._scan.image_size
-        return {"channels": self._scan.channels, "image_size": size, "num_classes": len(self.classes)}
+        found = {"channels": self._scan.channels, "image_size": size}
+        return found | {"num_classes": len(self.classes)} if self.labelled else found
 
     @cached_property
     def mean(self) -> list[float]:  # type: ignore[override]
@@ -155,18 +162,24 @@ class ImageFolder(ImageData):
 
     @cached_property
     def _files(self) -> dict[str, list[tuple[str, int]]]:
-        """Path in the folder and label of every file that should be an image, by ``train``, ``val`` and ``test``."""
+        """Path in the folder and label of every file that should be an image, by ``train``, ``val`` and ``test``.
+
+        Where there are no classes all labels are 0, and nobody gets them.
+        """
         files: dict[str, list[tuple[str, int]]] = {}
         outside: list[str] = []
         others: list[str] = []
         for split, called in self._folders.items():
-            for name in self._class_folders(called):
-                if name not in self.classes:
-                    raise SettingError(f"folder: {self.folder / called} has a class {name!r}, and train/ has not")
-            outside += visible(called, next(os.walk(self.folder / called))[2])
+            places = [called]
+            if self.labelled:
+                for name in self._class_folders(called):
+                    if name not in self.classes:
+                        raise SettingError(f"folder: {self.folder / called} has a class {name!r}, and train/ has not")
+                outside += visible(called, next(os.walk(self.folder / called))[2])
+                places = [os.path.join(called, name) for name in self.classes]
             files[split] = []
-            for label, name in enumerate(self.classes):
-                for path in files_below(self.folder, os.path.join(called, name)):
+            for label, place in enumerate(places):
+                for path in files_below(self.folder, place):
                     if path.lower().endswith(EXTENSIONS):
                         files[split].append((path, label))
                     else:
@@ -184,8 +197,10 @@ class ImageFolder(ImageData):
         return files
 
     def _check_classes(self, images: list[tuple[str, int]], message: str) -> None:
+        if not self.labelled and not images:
+            raise SettingError(f"folder: {message} in {self.folder / 'train'}; read are {', '.join(EXTENSIONS)}")
         filled = {label for _, label in images}
-        for label, name in enumerate(self.classes):
+        for label, name in enumerate(self.classes if self.labelled else ()):
             if label not in filled:
                 raise SettingError(f"folder: {message} in {self.folder / 'train' / name}. {LAYOUT}")
 

@@ -15,7 +15,9 @@ from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
 Transform = Callable[[Any], Tensor]
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor] | Tensor
+"""Images and labels, or images alone."""
+
 PARTS = ("weights", "architecture", "train", "test")
 
 
@@ -67,6 +69,8 @@ def cut_out(images: Tensor, side: int) -> Tensor:
 class ImageSet(Dataset):
     """Makes normalised batches from images and labels.
 
+    With one view of each image a batch of n is ``(n, C, H, W)`` float, with several ``(n, views, C, H, W)``.
+
     Args:
         images: the N images as bytes, found by their positions.
         labels: the labels of the images, ``(N,)``.
@@ -75,6 +79,8 @@ class ImageSet(Dataset):
             None: that is a batch already.
         positions: the positions of the images that are in the set; None: all are.
         cutout: the side in pixels of the square that is set to zero after normalisation; 0: nothing is cut out.
+        views: the number of views of each image, each with a transform and a cutout of its own.
+        labelled: whether a batch has the labels ``(n,)`` too; without, it is the images alone.
     """
 
     def __init__(
@@ -86,8 +92,11 @@ class ImageSet(Dataset):
         transform: Transform | None = None,
         positions: Tensor | None = None,
         cutout: int = 0,
+        views: int = 1,
+        labelled: bool = True,
     ) -> None:
         self.images, self.labels, self.transform, self.cutout = images, labels, transform, cutout
+        self.views, self.labelled = views, labelled
         self.positions = torch.arange(len(labels)) if positions is None else positions
         self.mean = torch.tensor(mean).view(1, -1, 1, 1)
         self.std = torch.tensor(std).view(1, -1, 1, 1)
@@ -96,15 +105,23 @@ class ImageSet(Dataset):
         return len(self.positions)
 
     def __getitems__(self, numbers: Sequence[int] | Tensor) -> Batch:
-        """A normalised batch of the examples with these numbers in the set: ``(n, C, H, W)`` float, ``(n,)``."""
+        """A normalised batch of the examples with these numbers in the set."""
         positions = self.positions[numbers]
-        images = self.images[positions]
-        if self.transform is not None:
-            images = self.transform(images)
+        loaded = self.images[positions]  # once for all views: files are decoded here
+        views = [self._view(loaded) for _ in range(self.views)]
+        images = views[0] if self.views == 1 else torch.stack(views, dim=1)
+        return (images, self.labels[positions]) if self.labelled else images
+
+    def _view(self, loaded: Any) -> Tensor:
+        images = loaded if self.transform is None else self.transform(loaded)
         images = images.float().div_(255).sub_(self.mean).div_(self.std)
-        if self.cutout:
-            images = cut_out(images, self.cutout)
-        return images, self.labels[positions]
+        return cut_out(images, self.cutout) if self.cutout else images
+
+    def drawn(self, numbers: Sequence[int] | Tensor, seed: int) -> Batch:
+        """The batch of these examples, with everything random in it drawn from a seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed)
+            return self.__getitems__(numbers)
 
 
 class ImageStream:
@@ -117,9 +134,21 @@ class ImageStream:
         return len(self.order)
 
     def get(self, index: int) -> Batch:
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(derive_seed(self.order.seed, "augment", index, self.order.rank))
-            return self.images.__getitems__(self.order.get(index))
+        seed = derive_seed(self.order.seed, "augment", index, self.order.rank)
+        return self.images.drawn(self.order.get(index), seed)
+
+
+class EvaluatedViews(Dataset):
+    """Gives batches of several augmented views to evaluate on; what is random in one depends on its first image."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        return self.images.drawn(numbers, derive_seed("evaluated views", numbers[0]))
 
 
 class ImageData(DataModule):
@@ -234,33 +263,42 @@ class ImageData(DataModule):
     def sizes(self) -> dict[str, int]:
         return {f"{part} images": len(self._divided[part]) for part in ("weights", "architecture")}
 
-    def _set(self, part: str, augment: bool) -> ImageSet:
+    def _set(self, part: str, augment: bool, views: int = 1, labelled: bool = True) -> ImageSet:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; there are {', '.join(PARTS)}")
+        if labelled and not self.labelled:
+            raise SettingError("labelled: false, and this reads labels")
+        if views > 1 and self.transform(augment=True) is None and not self.cutout:
+            raise SettingError(
+                f"data: {type(self).__name__} would give {views} views of an image that are all the same, since it "
+                "augments none; take other data, or set a cutout where there is one"
+            )
         if augment and self.cutout > (size := self.inputs["image_size"]):
             raise SettingError(f"cutout: at most {size}, the size of the images, got {self.cutout}")
         images, labels = self._test if part == "test" else self._training
         positions = None if part == "test" else self._positions(part)
         cutout = self.cutout if augment else 0
-        return ImageSet(images, labels, self.mean, self.std, self.transform(augment), positions, cutout)
+        transform = self.transform(augment)
+        return ImageSet(images, labels, self.mean, self.std, transform, positions, cutout, views, labelled)
 
-    def stream(self, part: str, seed: int) -> Stream:
-        images = self._set(part, augment=True)
+    def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Stream:
+        images = self._set(part, True, views, labelled)
         self._check_batch(part, len(images))
         return ImageStream(images, Shuffled(len(images), self.batch_size, derive_seed(seed, part), *self._ranks))
 
-    def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
-        images = self._set(part, augment=False)
+    def evaluation(self, part: str, n_batches: int | None = None, views: int = 1, labelled: bool = True) -> DataLoader:
+        images = self._set(part, views > 1, views, labelled)
         if n_batches is not None:  # spread, since the images of a class may follow each other
             size = min(len(images), n_batches * self.batch_size)
             images.positions = images.positions[torch.arange(size) * len(images) // size]
         # an image that is left over alone has no statistics of a batch, so a smaller size is taken where it helps
         smaller = (size for size in range(self.batch_size, 1, -1) if len(images) % size != 1)
         size = next(smaller, self.batch_size)
-        return DataLoader(images, size, collate_fn=_as_is, num_workers=self.num_workers)
+        batches = images if views == 1 else EvaluatedViews(images)
+        return DataLoader(batches, size, collate_fn=_as_is, num_workers=self.num_workers)
 
     def plain_batches(self) -> DataLoader:
-        images = self._set("weights", augment=True)
+        images = self._set("weights", augment=True, labelled=self.labelled)
         self._check_batch("weights", len(images))  # the loader would just deliver nothing
         return DataLoader(
             images,

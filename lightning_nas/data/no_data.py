@@ -15,7 +15,7 @@ class NoData(DataModule):
     def __init__(self) -> None:
         super().__init__(batch_size=1, num_workers=0)
 
-    def stream(self, part: str, seed: int) -> Any:
+    def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Any:
         raise SettingError("data: this needs data, NoData has none; choose another, such as --data Digits")
 
     @property

@@ -262,13 +262,15 @@ class TextData(DataModule):
             )
         return found
 
-    def stream(self, part: str, seed: int) -> Stream:
-        """Passes over a part; this rank reads columns of its own."""
+    def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Stream:
+        """Passes over a part; this rank reads columns of its own. A text has one view, and its labels are its words."""
+        self.refuse_views(views, labelled)
         varies = self.variable_bptt and SPLITS.get(part) == "train"
         return TextStream(self._training_columns(part), self.bptt, derive_seed(seed, part) if varies else None)
 
-    def evaluation(self, part: str, n_batches: int | None = None) -> DataLoader:
+    def evaluation(self, part: str, n_batches: int | None = None, views: int = 1, labelled: bool = True) -> DataLoader:
         """One pass over a part in windows of ``bptt``; or its first ``n_batches`` windows, which follow each other."""
+        self.refuse_views(views, labelled)
         return self._in_order(self._columns(part, "evaluation_batch_size"), n_batches)
 
     def plain_batches(self) -> DataLoader:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -61,10 +61,10 @@ class OneShotMethod(NetworkModule, Method):
     """A search in one network that holds all architectures. A subclass owns what is learnt about architectures and says
     how gates come from it.
 
-    It implements ``training_step`` (one call per step of its schedule, all of its updates inside), :meth:`gates` or
-    ``validation_step``, :meth:`best` or :meth:`choose`, and ``configure_optimizers``, and may override
-    :meth:`schedule`. All gradients come from ``torch.autograd.grad`` and are applied by :meth:`apply_gradients`, the
-    one place where ranks are averaged.
+    It implements :meth:`training_gates`, :meth:`gates` or ``validation_step``, :meth:`best` or :meth:`choose`, and
+    ``configure_optimizers``. It overrides :meth:`training_step` (one call per step of its schedule, all of its updates
+    inside) where more than the weights are trained, and may override :meth:`schedule`. All gradients come from
+    ``torch.autograd.grad`` and are applied by :meth:`apply_gradients`, the one place where ranks are averaged.
 
     Args:
         space: the space that is searched.
@@ -79,6 +79,9 @@ class OneShotMethod(NetworkModule, Method):
     """
 
     derivable: ClassVar[bool] = True
+    trained_on: ClassVar[tuple[str, ...]] = ("weights", "architecture")
+    """The parts of the data whose batches lie side by side in every step."""
+
     validation_part = "architecture"
     adjustable = frozenset({"bn"})
     precisions = ("32-true", "bf16-mixed")
@@ -124,6 +127,26 @@ class OneShotMethod(NetworkModule, Method):
 
     # -- what a method defines ---------------------------------------------------------------------------------------
 
+    def training_gates(self, batch_idx: int) -> Gates | Sequence[Gates]:
+        """How the network is run in a step of the weights, a function of seed, epoch, step and rank.
+
+        Args:
+            batch_idx: the number of the step in its epoch.
+
+        Returns:
+            gates, or several: then the step goes by the mean of their losses.
+        """
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """A step of the weights on the batch of the weights part; the network's optimiser is the first."""
+        optimizers = self.optimizers()
+        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
+        gates = self.training_gates(batch_idx)
+        network = self.dropping_paths(batch_idx / self.trainer.num_training_batches)
+        several = [gates] if isinstance(gates, Mapping) else gates
+        self.step_weights(optimizer, batch["weights"], *several, network=network)
+
     def gates(self) -> Gates:
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
@@ -139,7 +162,7 @@ class OneShotMethod(NetworkModule, Method):
         space, objective = self.space, self.task.objective
         architecture, candidates = self.choose(data)
         rng = Random(derive_seed(self.seed, "random architectures"))
-        drawn = [space.random(rng) for _ in range(n_random)]
+        drawn = [self.random_architecture(rng) for _ in range(n_random)]
         scores = Scorer.of(self, data).rank([architecture, *drawn], "Random ones") if n_random else {}
         score, figure = scores.get(architecture, math.nan), shared_weights_figure(objective)
         usable = [scores[a] for a in drawn if math.isfinite(scores[a])]  # the others diverge under the shared weights
@@ -165,6 +188,10 @@ class OneShotMethod(NetworkModule, Method):
         outcome.write()
         return outcome
 
+    def random_architecture(self, rng: Random) -> Architecture:
+        """An architecture of the space, drawn by its prior, that the search could have returned."""
+        return self.space.random(rng)
+
     def best_of(
         self, data: DataModule, drawn: Sequence[Architecture], scores: dict[Architecture, float]
     ) -> Architecture:
@@ -172,9 +199,8 @@ class OneShotMethod(NetworkModule, Method):
         return next(a for a in scores if a in drawn)
 
     def schedule(self, data: DataModule) -> Schedule:
-        """By default a batch of weights and architecture part side by side in every step; one epoch is a pass over the
-        weights part."""
-        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        """By default a batch of each part in ``trained_on`` in every step; an epoch is a pass over the weights part."""
+        streams = {part: self.stream(data, part) for part in self.trained_on}
         return Schedule(streams, len(streams["weights"]), self.position, num_workers=data.num_workers)
 
     # -- what it is given --------------------------------------------------------------------------------------------
@@ -221,26 +247,45 @@ class OneShotMethod(NetworkModule, Method):
         ]
 
     def step_weights(
-        self, optimizer: LightningOptimizer, batch: Any, *gates: Gates, network: Callable[..., Any] | None = None
-    ) -> None:
+        self,
+        optimizer: LightningOptimizer,
+        batch: Any,
+        *gates: Gates,
+        network: Callable[..., Any] | None = None,
+        parameters: Sequence[Tensor] = (),
+        loss: Callable[[Gates], Tensor] | None = None,
+    ) -> list[Tensor | None]:
         """One step of the shared weights on a batch of the weights part, by the mean loss over some gates.
 
-        What runs under none of them stays as it is. ``network`` is called in the network's place.
+        What runs under none of them stays as it is.
+
+        Args:
+            optimizer: the optimiser of the network's weights.
+            batch: a batch of the weights part.
+            gates: how the network is run, each time by itself.
+            network: what is called in the network's place, with the same arguments; None: the network.
+            parameters: further parameters, such as alphas, of which only the gradients are wanted.
+            loss: a term that is added to the task's loss under some gates; None: there is none.
+
+        Returns:
+            the gradients of ``parameters`` for :meth:`apply_gradients`; None where there is none.
         """
-        parameters = list(self.network.parameters())
+        weights = self.trained
+        wanted = [*weights, *parameters]
         losses: list[Tensor] = []
-        gradients: list[Tensor | None] = [None] * len(parameters)
+        gradients: list[Tensor | None] = [None] * len(wanted)
         for number, each in enumerate(gates, start=1):  # one graph at a time
             advance = number == len(gates)
             forward = partial(network or self.network, gates=each)
-            loss = self.loss(forward, batch, "weights", self.train_metrics, advance)
-            new = torch.autograd.grad(loss / len(gates), parameters, allow_unused=True)
+            of_task = self.loss(forward, batch, "weights", self.train_metrics, advance)
+            total = of_task if loss is None else of_task + loss(each)
+            new = torch.autograd.grad(total / len(gates), wanted, allow_unused=True)
             gradients = [b if a is None else a if b is None else a + b for a, b in zip(gradients, new, strict=True)]
-            losses.append(loss.detach())
-        loss = torch.stack(losses).mean()
-        self.apply_gradients(optimizer, parameters, gradients, self.optimizer.clip, counted=True)
-        self.log("train/loss", loss, prog_bar=True)
+            losses.append(of_task.detach())
+        self.apply_gradients(optimizer, weights, gradients[: len(weights)], self.optimizer.clip, counted=True)
+        self.log("train/loss", torch.stack(losses).mean(), prog_bar=True)
         self.log_train_metrics()
+        return gradients[len(weights) :]
 
     def log_train_metrics(self) -> None:
         """Metrics of the weights' steps for the whole epoch; in every step, so that a resumed epoch has them too."""
@@ -276,6 +321,10 @@ class SamplingMethod(OneShotMethod):
     def draw(self, *purpose: int | str) -> Architecture:
         """An architecture as the search draws them now, a function of the purpose and the same on all ranks."""
         raise NotImplementedError
+
+    def training_gates(self, batch_idx: int) -> Gates | Sequence[Gates]:
+        """The path of an architecture that the search draws."""
+        return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def choose(
         self, data: DataModule, candidates: Sequence[Architecture] | None = None

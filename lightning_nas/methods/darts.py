@@ -10,31 +10,28 @@ Differs from the released code:
 4. The losses of an architecture step have the task's regularisers too; there, those of recurrent cells have not.
 """
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from lightning_nas.errors import SettingError
-from lightning_nas.methods.base import OneShotMethod
+from lightning_nas.methods.differentiable import DifferentiableMethod, Weights, gradient_of
 from lightning_nas.operations.normalization import batch_statistics
-from lightning_nas.seeding import derive_seed
-from lightning_nas.spaces.base import Architecture, Gates, Space
+from lightning_nas.relaxations import Relaxation, Softmax
+from lightning_nas.spaces.base import Space
 from lightning_nas.supernets.scoring import Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 
-Weights = Mapping[str, Tensor]
 Loss = Callable[[Weights], Tensor]
 Order = Literal["first", "finite_difference", "exact"]
 
 
-class DARTS(OneShotMethod):
+class DARTS(DifferentiableMethod):
     """Softmax-weighted operations, alphas and weights trained in turn.
 
     Args:
@@ -54,10 +51,11 @@ class DARTS(OneShotMethod):
             (released code: recurrent cells .25, image cells None).
         alphas_optimizer: what trains the alphas; None: Adam with rate 3e-4, betas .5 and .999, weight decay 1e-3
             (released code).
+        relaxation: how the weights of a choice's options come from its alphas; None:
+            :class:`~lightning_nas.relaxations.Softmax` (paper).
     """
 
-    adjustable = OneShotMethod.adjustable | {"order", "warmup_epochs", "unrolled_clip"}
-    remedy = "lower the lr of optimizer or alphas_optimizer, or set the optimizer's clip"
+    adjustable = DifferentiableMethod.adjustable | {"order", "warmup_epochs", "unrolled_clip"}
 
     def __init__(
         self,
@@ -72,90 +70,57 @@ class DARTS(OneShotMethod):
         optimizer: Optimizer | None = None,
         unrolled_clip: float | None = None,
         alphas_optimizer: Optimizer | None = None,
+        relaxation: Relaxation | None = None,
     ) -> None:
-        super().__init__(space, task, network, inputs, seed, bn)
-        if self.space.no_relaxation:
-            name = type(self.space).__name__
-            raise SettingError(f"space: DARTS cannot search {name}; {self.space.no_relaxation}")
+        super().__init__(
+            space,
+            task,
+            network,
+            inputs,
+            seed,
+            bn,
+            relaxation or Softmax(),
+            optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0),
+            alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+        )
         if order == "exact" and self.network_settings.get("compile"):
             raise SettingError(
                 "network.compile: compiled code cannot be differentiated twice, as order: exact does; set "
                 "it to false, or the order to finite_difference"
             )
+        plain = isinstance(self.optimizer, SGD) and not self.optimizer.nesterov and self.optimizer.decay_vectors
+        if order != "first" and not plain:
+            raise SettingError(
+                "optimizer: second order differentiates through a step of SGD without nesterov, with decay_vectors; or "
+                "set order to first"
+            )
         self.order = order
         self.warmup_epochs = warmup_epochs
-        self.optimizer = self.recorded(
-            "optimizer", optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0)
-        )
-        if order != "first" and not (isinstance(self.optimizer, SGD) and not self.optimizer.nesterov):
-            raise SettingError(
-                "optimizer: second order differentiates through a step of SGD without nesterov; or set order to first"
-            )
-        self.alphas_optimizer = self.recorded(
-            "alphas_optimizer", alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
-        )
         self.unrolled_clip = unrolled_clip
-        widest = max(len(choice.options) for choice in self.space.choices)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "alphas"))
-        self.alphas = nn.Parameter(1e-3 * torch.randn(len(self.space.choices), widest, generator=generator))
-        present = [[o < len(choice.options) for o in range(widest)] for choice in self.space.choices]
-        self.present: Tensor
-        self.register_buffer("present", torch.tensor(present), persistent=False)
-
-    def weights(self) -> Tensor:
-        """The softmax of every choice's alphas, ``(n_choices, most options)``; zero where a choice has fewer."""
-        return self.alphas.masked_fill(~self.present, -torch.inf).softmax(1)
-
-    def gates(self) -> Gates:
-        rows = zip(self.space.choices, self.weights(), strict=True)
-        return {choice.name: row[: len(choice.options)] for choice, row in rows}
-
-    def choice_weights(self) -> list[list[float]]:
-        return [gate.detach().tolist() for gate in self.gates().values()]  # type: ignore[union-attr]
-
-    def best(self) -> Architecture:
-        self.check_finite("alphas", [self.alphas])
-        return self.space.derive(self.choice_weights())
 
     @property
     def figures(self) -> list[str]:
-        kinds = {choice.cell or "cell": None for choice in self.space.choices if "skip_connect" in choice.options}
-        return [*super().figures, "train/architecture_loss", "arch/entropy", *(f"arch/{kind}_skips" for kind in kinds)]
+        return [*super().figures, "train/architecture_loss"]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
-        if self.current_epoch >= self.warmup_epochs:
-            loss, gradient = self.architecture_gradient(batch)
+        if self.epoch >= self.warmup_epochs:
+            _, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
+            loss, gradient = self.architecture_gradient(batch, batch_idx)
             self.apply_gradients(alphas_optimizer, [self.alphas], [gradient], self.alphas_optimizer.clip)
             self.log("train/architecture_loss", loss)
-        gates = {name: gate.detach() for name, gate in self.gates().items()}  # type: ignore[union-attr]
-        self.step_weights(weights_optimizer, batch["weights"], gates)
+        super().training_step(batch, batch_idx)
 
-    def architecture_gradient(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def architecture_gradient(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Loss on the architecture batch and its gradient with respect to the alphas; no state of the network moves."""
+        if self.order == "first":
+            return super().architecture_gradient(batch, batch_idx)
         weights = dict(self.network.named_parameters())
-
-        def loss_on(stream: str) -> Loss:
-            def loss(at: Weights) -> Tensor:
-                def network(*args: Any, **kwargs: Any) -> Any:
-                    return functional_call(self.network, dict(at), args, kwargs)
-
-                with torch.random.fork_rng(devices=self._random_devices):  # all losses of a step see the same dropout
-                    forward = partial(network, gates=self.gates())
-                    # the weights' carry stays: their own step continues from it
-                    return self.loss(forward, batch[stream], stream, advance=stream == "architecture")
-
-            return loss
-
+        optimizer = self.optimizers()[0]  # type: ignore[index]
+        (settings,) = optimizer.param_groups
         with batch_statistics(self.network):
-            if self.order == "first":
-                loss = loss_on("architecture")({name: weight.detach() for name, weight in weights.items()})
-                return loss.detach(), torch.autograd.grad(loss, self.alphas)[0]
-            optimizer = self.optimizers()[0]  # type: ignore[index]
-            (settings,) = optimizer.param_groups
             return unrolled_gradient(
-                loss_on("weights"),
-                loss_on("architecture"),
+                partial(self.loss_at, batch=batch, stream="weights", batch_idx=batch_idx),
+                partial(self.loss_at, batch=batch, stream="architecture", batch_idx=batch_idx),
                 weights,
                 self.alphas,
                 lr=settings["lr"],
@@ -168,37 +133,6 @@ class DARTS(OneShotMethod):
                 exact=self.order == "exact",
                 clip=self.unrolled_clip,
             )
-
-    @property
-    def _random_devices(self) -> Sequence[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
-
-    def configure_optimizers(self) -> Any:
-        return self.optimized((self.optimizer, self.network.parameters()), (self.alphas_optimizer, [self.alphas]))
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        self._log_skips()
-        entropy = torch.special.entr(self.weights().detach()).sum(1).mean()
-        self.log("arch/entropy", entropy, sync_dist=True)  # nats, mean over choices
-
-    def _log_skips(self) -> None:
-        """Counts identity edges, and warns where they have taken a cell over (not while alphas are about even)."""
-        kept: dict[str, list[bool]] = {}  # by kind of cell, for each edge whether it is a clear skip
-        skips: dict[str, int] = {}
-        for choice, option, row in zip(self.space.choices, self.best(), self.choice_weights(), strict=True):
-            kind, name = choice.cell or "cell", choice.options[option]
-            if name != "none" and "skip_connect" in choice.options:
-                skips[kind] = skips.get(kind, 0) + (name == "skip_connect")
-                kept.setdefault(kind, []).append(name == "skip_connect" and row[option] > 1.5 / len(row))
-        for kind, clear in kept.items():
-            self.log(f"arch/{kind}_skips", float(skips[kind]), sync_dist=True)
-            if 2 * sum(clear) > len(clear):
-                warnings.warn(
-                    f"the {kind} cell has collapsed: {sum(clear)} of its {len(clear)} edges are skip_connect, as "
-                    "happens in long searches; search for fewer epochs, or see architectures.csv for earlier cells",
-                    stacklevel=1,
-                )
 
 
 def unrolled_gradient(
@@ -255,7 +189,7 @@ def unrolled_gradient(
     direction = [factor * gradient for gradient in direction]
 
     if exact:
-        implicit = torch.autograd.grad(gradients, alphas, grad_outputs=direction)[0]
+        (implicit,) = torch.autograd.grad(gradients, alphas, grad_outputs=direction, materialize_grads=True)
     else:
         implicit = finite_difference(train_loss, weights, alphas, dict(zip(used, direction, strict=True)))
     return value.detach(), direct - lr * shortened * implicit
@@ -276,5 +210,5 @@ def finite_difference(loss: Loss, weights: Weights, alphas: Tensor, direction: W
     for sign in (1, -1):
         with torch.no_grad():
             moved = {n: w + sign * epsilon * direction[n] if n in direction else w for n, w in weights.items()}
-        gradients.append(torch.autograd.grad(loss(moved), alphas)[0])
+        gradients.append(gradient_of(loss(moved), alphas))
     return (gradients[0] - gradients[1]) / (2 * epsilon)

@@ -1,8 +1,8 @@
 """ENAS: Efficient Neural Architecture Search via Parameter Sharing (Pham, Guan, Zoph, Le, Dean, ICML 2018).
 
 An epoch has two phases. First a pass over the weights part: every step trains the shared weights on paths that the
-controller draws. Then steps of the controller by REINFORCE: an architecture's reward is its score on a batch of the
-architecture part under the shared weights.
+controller draws. Then steps of the controller by REINFORCE, or by another update: an architecture's reward is its score
+on a batch of the architecture part under the shared weights.
 
 Differs from the released code:
 1. The gradient is clipped; there, the clipped one is thrown away. The auxiliary head is trained; there, it is not.
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.controllers import Controller, LSTMController, Reinforce
+from lightning_nas.controllers import Baseline, Controller, ControllerUpdate, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import SamplingMethod
@@ -50,9 +50,8 @@ class ENAS(SamplingMethod):
         models_per_step: M, paths whose gradients a step of the weights averages.
         controller_steps: S, steps of the controller in an epoch (released code: micro 30, macro 50).
         samples_per_step: architectures that a step of the controller draws (released code: micro 10, macro 20).
-        entropy_weight: the weight of the entropy in the reward (released code 1e-4; paper .1).
-        baseline_decay: the decay of the moving average that is subtracted from rewards, per architecture: a step's mean
-            reward counts as often as the step draws architectures (released code .99).
+        update: how the controller learns from the rewards of a step; None: REINFORCE with a baseline that decays by .99
+            for each architecture and starts at 0, and entropy with weight 1e-4 in the reward (released code).
         skip_weight: the weight of the divergence of skips from the controller's ``skip_target`` (macro .8).
         controller_optimizer: what trains the controller; None: Adam with rate .0035, betas 0 and .999, eps 1e-3
             (released code, micro; macro .001). With rate 0 it stays untrained.
@@ -66,8 +65,6 @@ class ENAS(SamplingMethod):
     adjustable = SamplingMethod.adjustable | {
         "models_per_step",
         "samples_per_step",
-        "entropy_weight",
-        "baseline_decay",
         "skip_weight",
         "drop_path",
         "n_candidates",
@@ -86,8 +83,7 @@ class ENAS(SamplingMethod):
         models_per_step: int = 1,
         controller_steps: int = 30,
         samples_per_step: int = 10,
-        entropy_weight: float = 1e-4,
-        baseline_decay: float = 0.99,
+        update: ControllerUpdate | None = None,
         skip_weight: float = 0.0,
         controller_optimizer: Optimizer | None = None,
         optimizer: Optimizer | None = None,
@@ -104,13 +100,15 @@ class ENAS(SamplingMethod):
         for name, count in at_least_one.items():
             if count < 1:
                 raise SettingError(f"{name}: at least 1, got {count}")
-        for name, share in {"drop_path": drop_path, "baseline_decay": baseline_decay}.items():
-            if not 0 <= share < 1:
-                raise SettingError(f"{name}: from 0 to below 1, got {share}")
+        if not 0 <= drop_path < 1:
+            raise SettingError(f"drop_path: from 0 to below 1, got {drop_path}")
         self.policy = Controller.build(controller or LSTMController(), "controller").policy(self.space, seed)
         if skip_weight and not self.policy.skips:
             raise SettingError(f"skip_weight: {type(self.space).__name__} has no skips, got {skip_weight}")
-        self.reinforce = Reinforce(baseline_decay**samples_per_step, entropy_weight)
+        released = Reinforce(entropy_weight=1e-4, baseline=0.0)
+        self.update = ControllerUpdate.build(update or released, "update")
+        self.record("update", self.update)
+        self.baseline = Baseline(self.update.baseline)
         self.models_per_step, self.controller_steps = models_per_step, controller_steps
         self.samples_per_step, self.skip_weight = samples_per_step, skip_weight
         self.controller_optimizer = self.recorded(
@@ -130,7 +128,7 @@ class ENAS(SamplingMethod):
         Where the trainer's ``limit_train_batches`` cuts an epoch short, both phases are as much shorter; either has a
         step unless there is just one.
         """
-        streams = {part: data.stream(part, self.seed) for part in ("weights", "architecture")}
+        streams = {part: self.stream(data, part) for part in ("weights", "architecture")}
         length = len(streams["weights"]) + self.controller_steps
         limit: int | float = self.trainer.limit_train_batches
         total = min(length, limit) if isinstance(limit, int) else int(length * limit)
@@ -174,18 +172,20 @@ class ENAS(SamplingMethod):
     def _step_controller(self, optimizer: Any, batch: Any, batch_idx: int) -> None:
         sample = self.policy.sample(self.samples_per_step, self._generator("controller", batch_idx))
         rewards = self.rewards(sample.tuples(), batch)
-        loss, figures = self.reinforce.update(sample, rewards, self.trainer.strategy.reduce)
-        if self.skip_weight:
-            divergence = sample.skip_kl.mean()
-            loss = loss + self.skip_weight * divergence
-            self.log("controller/skip_kl", divergence)
+        self.log("controller/reward", rewards.mean(), prog_bar=True)
+        self.log("controller/baseline", self.baseline.value)
         parameters = list(self.policy.parameters())
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        self.apply_gradients(optimizer, parameters, gradients, self.controller_optimizer.clip, counted=True)
-        self.log("controller/loss", loss)
-        self.log("controller/reward", figures["reward"], prog_bar=True)
-        self.log("controller/entropy", figures["entropy"])
-        self.log("controller/baseline", figures["baseline"])
+        losses = self.update.losses(self.policy, sample, rewards, self.baseline, self.trainer.strategy.reduce)
+        for number, (loss, said) in enumerate(losses, start=1):
+            if self.skip_weight:
+                loss = loss + self.skip_weight * said.skip_kl.mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            counted = number == self.update.passes  # the trainer counts batches
+            self.apply_gradients(optimizer, parameters, gradients, self.controller_optimizer.clip, counted)
+        self.log("controller/loss", loss)  # figures of the last pass
+        self.log("controller/entropy", said.entropies.sum(1).mean())
+        if self.skip_weight:
+            self.log("controller/skip_kl", said.skip_kl.mean())
 
     @torch.no_grad()
     def rewards(self, architectures: Sequence[Architecture], batch: Any) -> Tensor:
@@ -195,7 +195,8 @@ class ENAS(SamplingMethod):
         # evaluating: no dropout, no drop-path, no auxiliary head
         with evaluating(self.network), batch_statistics(self.network):
             given = self.carries.get("architecture")
-            rewards, carries = zip(*(self.task.reward(forward, batch, given) for forward in forwards), strict=True)
+            reward = partial(self.task.reward, batch=batch, carry=given, **self.task_modules)
+            rewards, carries = zip(*map(reward, forwards), strict=True)
         self.carries["architecture"] = carries[0]
         return torch.stack(rewards)
 
@@ -225,6 +226,4 @@ class ENAS(SamplingMethod):
         return next(iter(ranked)), ranked
 
     def configure_optimizers(self) -> Any:
-        return self.optimized(
-            (self.optimizer, self.network.parameters()), (self.controller_optimizer, self.policy.parameters())
-        )
+        return self.optimized((self.optimizer, self.trained), (self.controller_optimizer, self.policy.parameters()))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.data import DataModule, Schedule
+from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import SamplingMethod
 from lightning_nas.seeding import derive_seed
@@ -46,6 +46,7 @@ class RandomSearchWS(SamplingMethod):
         rounds: the number of rounds of the ranking; None: one for every 10,000 steps of training.
     """
 
+    trained_on = ("weights",)  # the architecture part is for the ranking
     adjustable = SamplingMethod.adjustable | {"n_candidates", "n_batches", "n_finalists", "rounds"}
 
     def __init__(
@@ -76,18 +77,12 @@ class RandomSearchWS(SamplingMethod):
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def schedule(self, data: DataModule) -> Schedule:
-        """A pass over the weights part per epoch; the architecture part is for the ranking."""
-        stream = data.stream("weights", self.seed)
-        return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
-
     def draw(self, *purpose: int | str) -> Architecture:
         """A uniform architecture, the same on all ranks."""
         return self.space.random(Random(derive_seed(self.seed, "architecture", *purpose)))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        architecture = self.draw("training", self.current_epoch, batch_idx)
-        self.step_weights(self.optimizers(), batch["weights"], self.space.gates(architecture))  # type: ignore[arg-type]
+        super().training_step(batch, batch_idx)
         self.steps += 1
 
     def choose(
@@ -111,4 +106,4 @@ class RandomSearchWS(SamplingMethod):
         return next(iter(whole.rank(finalists, "Finalists"))), scores
 
     def configure_optimizers(self) -> Any:
-        return self.optimized((self.optimizer, self.network.parameters()))
+        return self.optimized((self.optimizer, self.trained))

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from lightning_nas.operations.depthwise import Phases, depthwise_pointwise, from_phases
 from lightning_nas.operations.normalization import BatchNorm
 
+_VECTOR = 8
+"""Channels below which oneDNN's gradient for the weight of a 1×1 convolution of stride 2 writes past the end of its
+memory and the process dies: channels last, on CPUs with AVX2 and without AVX-512 (torch 2.14.1, oneDNN 3.12)."""
+
 
 class Pointwise(nn.Module):
     """A 1×1 convolution of states that lie side by side: ``(N, channels, H, W)`` to ``(N, channels_out, H/stride, …)``.
@@ -41,7 +45,10 @@ class Pointwise(nn.Module):
     def forward(self, x: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """Convolves the states ``names`` (default: all), whose channels follow each other in ``x``."""
         parts = [self.parts[name] for name in (self.parts if names is None else names)]
-        return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, self.stride)
+        stride = self.stride
+        if stride > 1 and x.shape[1] < _VECTOR:  # the same pixels, taken before
+            x, stride = x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last), 1
+        return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, stride)
 
 
 class Body(nn.Sequential):

@@ -21,6 +21,8 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Normalises ``(N, C, H, W)``; ``weight`` is a scalar, None: one.
 
+        Where ``x`` has fewer channels than there are features, as in an elastic layer, the first features are used.
+
         Raises:
             SettingError: if it should normalise by a batch that has one value for each channel.
         """
@@ -29,21 +31,28 @@ class BatchNorm(nn.BatchNorm2d):
                 "batch_size: BatchNorm cannot normalise a single image whose feature map is 1×1 by itself; take a size "
                 "of 2 or more that leaves no image over alone, or larger images"
             )
-        if weight is None:
+        n_features = x.shape[1]
+        if weight is None and n_features == self.num_features:
             return super().forward(x)
-        # copies: a weight that is only expanded has a wrong gradient on a CPU (torch 2.15)
-        scale = weight.repeat(self.num_features) if self.weight is None else weight * self.weight
-        shift = None if self.bias is None else weight * self.bias
-        averages = self.running_mean, self.running_var
+        scale, shift = _leading(self.weight, n_features), _leading(self.bias, n_features)
+        mean, variance = _leading(self.running_mean, n_features), _leading(self.running_var, n_features)
+        if weight is not None:
+            # copies: a weight that is only expanded has a wrong gradient on a CPU (torch 2.15)
+            scale = weight.repeat(n_features) if scale is None else weight * scale
+            shift = None if shift is None else weight * shift
         momentum = self.momentum
         if self.training and self.track_running_stats:
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             if momentum is None:  # the cumulative mean
                 momentum = 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
         elif self.training:
-            averages = None, None
-        by_batch = self.training or averages[0] is None
-        return F.batch_norm(x, *averages, scale, shift, by_batch, momentum or 0.0, self.eps)
+            mean = variance = None
+        by_batch = self.training or mean is None
+        return F.batch_norm(x, mean, variance, scale, shift, by_batch, momentum or 0.0, self.eps)
+
+
+def _leading(values: Tensor | None, n: int) -> Tensor | None:
+    return values if values is None or len(values) == n else values[:n]
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:

@@ -100,6 +100,13 @@ OPERATIONS: dict[str, Operation | None] = {
 }
 """Operations by name. ``none`` is the absent one: it has no view and no body."""
 
+NORMALIZED_POOLS: dict[str, Operation | None] = OPERATIONS | {
+    name: dataclasses.replace(pool, body=lambda channels, stride, affine: BatchNorm(channels) if affine else None)
+    for name, pool in OPERATIONS.items()
+    if pool is not None and "pool" in name
+}
+"""The same where a pool on an edge is followed by a BatchNorm in the final network too, with scale and shift."""
+
 DARTS_OPERATIONS = (
     "none",
     "max_pool_3x3",

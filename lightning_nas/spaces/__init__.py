@@ -6,6 +6,8 @@ from lightning_nas.spaces.image_cells.enas_micro import ENASMicro
 from lightning_nas.spaces.image_cells.nas_bench_201 import NASBench201
 from lightning_nas.spaces.image_cells.nasnet import NASNetCell
 from lightning_nas.spaces.image_layers.enas_macro import ENASMacro
+from lightning_nas.spaces.image_layers.mobile import ProxylessMobile
+from lightning_nas.spaces.image_layers.spos import ShuffleBlocks
 from lightning_nas.spaces.published import PUBLISHED
 from lightning_nas.spaces.recurrent.darts import DARTSRecurrentCell
 from lightning_nas.spaces.recurrent.enas import ENASRecurrentCell
@@ -23,5 +25,7 @@ __all__ = [
     "Gates",
     "NASBench201",
     "NASNetCell",
+    "ProxylessMobile",
+    "ShuffleBlocks",
     "Space",
 ]

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
@@ -34,6 +35,18 @@ class States:
     names: tuple[str, ...]
 
 
+class Drops(NamedTuple):
+    """What is dropped at random in a forward pass.
+
+    Attributes:
+        path: the probability that an operation's output is dropped for a sample, the identity's excepted.
+        skip: the probability that a value which an identity passes on is dropped.
+    """
+
+    path: float = 0.0
+    skip: float = 0.0
+
+
 Seen = dict[tuple[int, str], Any]
 """The views computed so far in one forward pass of a cell, by source and name."""
 
@@ -46,19 +59,27 @@ class Candidates(nn.Module):
         channels: the number of channels of every state.
         strided: the states that are read with stride 2.
         affine: whether BatchNorms learn scale and shift.
+        operations: the operations by name; None: those of the class.
     """
 
     operations: ClassVar[Mapping[str, Operation | None]] = OPERATIONS
 
-    def __init__(self, channels: int, strided: Collection[int], affine: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        strided: Collection[int],
+        affine: bool,
+        operations: Mapping[str, Operation | None] | None = None,
+    ) -> None:
         super().__init__()
+        self.table = operations or self.operations
         self.channels, self.strided, self.affine = channels, strided, affine
         self.views = nn.ModuleDict()
         self.bodies = nn.ModuleDict()
 
     def add(self, place: str, source: int, option: str) -> None:
         """Builds an operation that reads ``source``; ``place`` is a name for where its result goes."""
-        operation, stride = self.operations[option], self._stride(source)
+        operation, stride = self.table[option], self.stride(source)
         if operation is None:
             return
         view = operation.view(stride)
@@ -75,14 +96,14 @@ class Candidates(nn.Module):
         option: str,
         state: Tensor | None,
         seen: Seen,
-        probability: float,
+        drops: Drops,
         weight: Tensor | None,
     ) -> Tensor | None:
         """One operation's result times its weight; None where the operation is ``none`` or its state is nothing."""
-        operation = self.operations[option]
+        operation = self.table[option]
         if operation is None or state is None:
             return None
-        view = operation.view(self._stride(source)).name
+        view = operation.view(self.stride(source)).name
         if (source, view) not in seen:
             seen[source, view] = self.views[f"{source}/{view}"](state)
         body = f"{place}/{option}"
@@ -91,7 +112,9 @@ class Candidates(nn.Module):
             out = self.bodies[body](out, weight=weight)
         elif weight is not None:
             out = weight * out
-        return out if view == "state" else drop_path(out, probability)  # the identity is never dropped
+        if view == "state":  # the identity
+            return F.dropout(out, drops.skip) if drops.skip else out
+        return drop_path(out, drops.path)
 
     def nothing(self, state: Tensor) -> Tensor:
         """The zeros of a node that nothing flows into; ``state`` is one that nodes read."""
@@ -99,7 +122,8 @@ class Candidates(nn.Module):
         stride = 2 if self.strided else 1
         return state.new_zeros(n, self.channels, -(-height // stride), -(-width // stride))
 
-    def _stride(self, source: int) -> int:
+    def stride(self, source: int) -> int:
+        """The stride with which a state is read."""
         return 2 if source in self.strided else 1
 
 
@@ -112,10 +136,16 @@ class Edges(nn.Module):
     """
 
     def __init__(
-        self, choices: Sequence[Choice], n_inputs: int, channels: int, strided: Collection[int], affine: bool
+        self,
+        choices: Sequence[Choice],
+        n_inputs: int,
+        channels: int,
+        strided: Collection[int],
+        affine: bool,
+        operations: Mapping[str, Operation | None] = OPERATIONS,
     ) -> None:
         super().__init__()
-        self.candidates = Candidates(channels, strided, affine)
+        self.candidates = Candidates(channels, strided, affine, operations)
         self.n_nodes = max(choice.output for choice in choices) - n_inputs + 1
         self.leaving: list[list[tuple[str, int]]] = [[] for _ in range(n_inputs + self.n_nodes)]  # (choice, node)
         for choice in choices:
@@ -124,7 +154,7 @@ class Edges(nn.Module):
             for option in choice.options:
                 self.candidates.add(choice.name, source, option)
 
-    def forward(self, inputs: Sequence[Tensor], gates: Resolved, probability: float) -> list[Tensor]:
+    def forward(self, inputs: Sequence[Tensor], gates: Resolved, drops: Drops) -> list[Tensor]:
         """The nodes' states."""
         states: list[Tensor | None] = [*inputs]
         nodes = [Node() for _ in range(self.n_nodes)]
@@ -135,7 +165,7 @@ class Edges(nn.Module):
                 states.append(nodes[source - len(inputs)].finish())
             for name, node in leaving:
                 for option, weight in gates[name]:
-                    term = self.candidates(name, source, option, states[source], seen, probability, weight)
+                    term = self.candidates(name, source, option, states[source], seen, drops, weight)
                     nodes[node - len(inputs)].add(term)
             for key in [key for key in seen if key[0] == source]:
                 del seen[key]

@@ -8,7 +8,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations import Pointwise
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import DropPath, Network, Space
-from lightning_nas.spaces.cells import States
+from lightning_nas.spaces.cells import Drops, States
 
 
 class ImageNetwork(Network):
@@ -30,11 +30,11 @@ class ImageNetwork(Network):
         self.space = space
         self.inputs = dict(inputs)
 
-    def drop_probability(self, drop_path: DropPath, depth: float) -> float:
-        """The probability of drop-path at a relative depth; zero unless the network is in training."""
+    def drops(self, drop_path: DropPath, depth: float, skip_dropout: float = 0.0) -> Drops:
+        """What is dropped at a relative depth; nothing unless the network is in training."""
         if not self.training:
-            return 0.0
-        return drop_path(depth) if callable(drop_path) else drop_path
+            return Drops()
+        return Drops(drop_path(depth) if callable(drop_path) else drop_path, skip_dropout)
 
     def example(self, batch_size: int = 1) -> Tensor:
         """Images of zeros, ``(batch_size, channels, H, W)``, of the size that the network was built for."""

@@ -9,15 +9,17 @@ class KeptEdges(Space):
     """A space with a choice of an operation on every edge, ``none`` among them, where every node keeps some edges.
 
     Attributes:
-        kept: how many edges a node keeps.
+        kept: how many edges a node keeps; None: any number, and ``none`` competes with the operations.
         sparse: whether it may keep fewer.
     """
 
     start = 0  # live edges into the current node so far
-    kept: int
+    kept: int | None
     sparse: bool = False
 
     def step(self, live: int, choice: Choice, option: str) -> int | None:
+        if self.kept is None:
+            return 0
         live += option != "none"
         if choice.last_of_node:
             return 0 if live == self.kept or (self.sparse and live < self.kept) else None
@@ -27,8 +29,11 @@ class KeptEdges(Space):
         """The paper's rule: an edge is as strong as its strongest operation but ``none``, and every node keeps its
         strongest edges. Scores are softmax weights (or anything non-negative).
 
-        With ``none`` scored zero this is the architecture of the highest total score.
+        With ``none`` scored zero this is the architecture of the highest total score. Where nodes keep any number of
+        edges, every edge takes its strongest option, ``none`` or not.
         """
+        if self.kept is None:
+            return super().derive(scores)
         return super().derive(
             [
                 [0.0 if option == "none" else float(score) for option, score in zip(choice.options, row, strict=True)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from lightning_nas.spaces.base import Architecture, Space
@@ -10,6 +11,8 @@ from lightning_nas.spaces.image_cells.enas_micro import ENASMicro
 from lightning_nas.spaces.image_cells.nas_bench_201 import NASBench201
 from lightning_nas.spaces.image_cells.nasnet import NASNetCell
 from lightning_nas.spaces.image_layers.enas_macro import RELEASED_24_LAYERS, ENASMacro
+from lightning_nas.spaces.image_layers.mobile import ProxylessMobile
+from lightning_nas.spaces.image_layers.spos import ShuffleBlocks
 from lightning_nas.spaces.recurrent.darts import DARTSRecurrentCell
 from lightning_nas.spaces.recurrent.enas import ENASRecurrentCell
 
@@ -39,6 +42,7 @@ class PublishedArchitecture:
         n_params: the exact number of parameters of the final network at ``size``, without an auxiliary head.
         size: the settings of that network.
         config: the packaged configuration that retrains it.
+        multiply_adds: the exact number for one image in that network, at the space's usual size; None: it is not given.
     """
 
     citation: str
@@ -49,6 +53,7 @@ class PublishedArchitecture:
     n_params: int
     size: Mapping[str, Any]
     config: str
+    multiply_adds: int | None = None
 
     def build(self) -> tuple[Space, Architecture, str]:
         """The space, the architecture in it, and the citation."""
@@ -63,7 +68,10 @@ class PublishedArchitecture:
         """A line that says where it is from, how good and how large it is, and how it is retrained."""
         size = ", ".join(f"{name} {value}" for name, value in self.size.items())
         reported = f"{self.reported}; " if self.reported else ""
-        return f"{self.citation}: {reported}{self.n_params:,} parameters at {size}; {self.config}"
+        costs = f"{self.n_params:,} parameters"
+        if self.multiply_adds:
+            costs += f" and {self.multiply_adds:,} multiply-adds"
+        return f"{self.citation}: {reported}{costs}{f' at {size}' if size else ''}; {self.config}"
 
 
 def _long(genotype: str) -> str:
@@ -71,6 +79,31 @@ def _long(genotype: str) -> str:
         genotype = genotype.replace(f"{short}(", f"{name}(")
     return genotype
 
+
+def _proxyless(
+    target: str,
+    widths: tuple[tuple[int, int], tuple[int, ...], int],
+    genotype: str,
+    accuracy: str,
+    n_params: int,
+    multiply_adds: int,
+) -> PublishedArchitecture:
+    first, stages, last = widths
+    return PublishedArchitecture(
+        citation=f"ProxylessNAS, {target} (Cai et al. 2019)",
+        year=2019,
+        space=lambda: ProxylessMobile(first=first, widths=stages, last=last),
+        genotype=(genotype,),
+        reported=f"{accuracy} % test accuracy, ImageNet",
+        n_params=n_params,
+        size={},
+        config="proxylessnas/retrain.yaml",
+        multiply_adds=multiply_adds,
+    )
+
+
+_MOBILE = "5/3 3/3 z z | 7/3 3/3 5/3 5/3 | 7/6 5/3 5/3 5/3 | 5/6 5/3 5/3 5/3 | 7/6 7/6 7/3 7/3 | 7/6"
+"""The blocks of ProxylessNAS's mobile network, in two widths."""
 
 PUBLISHED: dict[str, PublishedArchitecture] = {
     "darts_v1": PublishedArchitecture(
@@ -110,7 +143,7 @@ PUBLISHED: dict[str, PublishedArchitecture] = {
         reported="2.50 % test error, CIFAR-10",
         n_params=3_433_798,
         size={"channels": 36, "cells": 20},
-        config="darts/retrain.yaml",
+        config="p_darts/retrain.yaml",
     ),
     "snas_mild": PublishedArchitecture(
         citation="SNAS, mild constraint, two edges per node (Xie et al. 2019)",
@@ -122,6 +155,45 @@ PUBLISHED: dict[str, PublishedArchitecture] = {
         ),
         reported="2.98 % test error, CIFAR-10",
         n_params=2_661_382,
+        size={"channels": 36, "cells": 20},
+        config="darts/retrain.yaml",
+    ),
+    "snas_moderate": PublishedArchitecture(
+        citation="SNAS, moderate constraint (Xie et al. 2019)",
+        year=2019,
+        space=partial(DARTSCell, kept=None),
+        genotype=(
+            "dil5(0) skip(1) | sep3(0) skip(1) | skip(0) skip(1) | sep3(0) dil5(1)",
+            "max(0) max(1) | sep5(0) dil5(1) | sep5(0) sep5(1) | sep5(0) sep5(1)",
+        ),
+        reported="2.85 ± .02 % test error, CIFAR-10",
+        n_params=2_848_222,
+        size={"channels": 36, "cells": 20, "pool_norm": True},
+        config="snas/retrain.yaml",
+    ),
+    "snas_aggressive": PublishedArchitecture(
+        citation="SNAS, aggressive constraint, two nodes without input (Xie et al. 2019)",
+        year=2019,
+        space=partial(DARTSCell, kept=None),
+        genotype=(
+            "sep5(0) skip(1) | skip(0) skip(1) | skip(0) dil5(1) | skip(0) dil5(1)",
+            "sep5(0) | sep5(0) | |",
+        ),
+        reported="3.10 % test error, CIFAR-10",
+        n_params=2_313_622,
+        size={"channels": 36, "cells": 20, "pool_norm": True},
+        config="snas/retrain.yaml",
+    ),
+    "gdas_v1": PublishedArchitecture(
+        citation="GDAS (Dong and Yang 2019), cell of the released code",
+        year=2019,
+        space=DARTSCell,
+        genotype=(
+            "skip(0) skip(1) | skip(0) sep5(2) | sep3(3) skip(0) | sep5(4) sep3(3)",
+            "sep5(0) sep3(1) | sep5(2) sep5(1) | dil5(2) sep3(1) | sep5(0) sep5(1)",
+        ),
+        reported=None,
+        n_params=3_368_782,
         size={"channels": 36, "cells": 20},
         config="darts/retrain.yaml",
     ),
@@ -183,6 +255,63 @@ PUBLISHED: dict[str, PublishedArchitecture] = {
         n_params=30_947_424,
         size={"channels": 96},
         config="enas_macro/retrain.yaml",
+    ),
+    "proxyless_cpu": _proxyless(
+        "CPU",
+        ((40, 24), (32, 48, 88, 104, 216, 360), 1432),
+        "3/6 3/3 3/3 3/3 | 3/6 3/3 3/3 5/3 | 3/6 z z 3/3 | 5/6 3/3 3/3 3/3 | 5/6 5/3 5/3 3/3 | 5/6",
+        "75.29",
+        n_params=4_361_648,
+        multiply_adds=439_243_864,
+    ),
+    "proxyless_gpu": _proxyless(
+        "GPU",
+        ((40, 24), (32, 56, 112, 128, 256, 432), 1728),
+        "5/3 z z z | 7/3 z z 3/3 | 7/6 z z 5/3 | 5/6 z 3/3 5/3 | 7/6 7/6 7/6 5/6 | 7/6",
+        "75.08",
+        n_params=7_119_848,
+        multiply_adds=465_260_160,
+    ),
+    "proxyless_mobile": _proxyless(
+        "mobile",
+        ((32, 16), (32, 40, 80, 96, 192, 320), 1280),
+        _MOBILE,
+        "74.59",
+        n_params=4_080_512,
+        multiply_adds=320_427_584,
+    ),
+    "proxyless_mobile_14": _proxyless(
+        "mobile, 1.4 times as wide",
+        ((48, 24), (40, 56, 112, 136, 256, 448), 1792),
+        _MOBILE,
+        "76.7",
+        n_params=6_857_568,
+        multiply_adds=580_883_408,
+    ),
+    "spos_blocks": PublishedArchitecture(
+        citation="SPOS, blocks alone (Guo et al. 2020)",
+        year=2020,
+        space=ShuffleBlocks,
+        genotype=("2 1 0 1 | 2 0 2 0 | 2 0 2 3 0 0 0 0 | 3 2 3 3",),
+        reported="25.6 % test error, ImageNet",
+        n_params=3_558_464,
+        size={},
+        config="spos/retrain.yaml",
+        multiply_adds=322_918_720,
+    ),
+    "spos_channels": PublishedArchitecture(
+        citation="SPOS, blocks and channels (Guo et al. 2020)",
+        year=2020,
+        space=lambda: ShuffleBlocks(scales=(0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)),
+        genotype=(
+            "0:140% 0:120% 3:80% 1:120% | 1:60% 1:140% 0:80% 0:100% | 2:60% 0:120% 2:160% 1:120% 1:100% 0:140% 2:160% "
+            "0:100% | 2:100% 1:120% 3:100% 2:80%",
+        ),
+        reported="25.4 % test error, ImageNet",
+        n_params=3_432_579,
+        size={},
+        config="spos/retrain.yaml",
+        multiply_adds=327_857_920,
     ),
     "darts_ptb_v1": PublishedArchitecture(
         citation="DARTS, recurrent cell, first order (Liu et al. 2019)",

@@ -56,7 +56,9 @@ def gradient_agreement(method: OneShotMethod, data: DataModule, n_batches: int, 
     """
     if not isinstance(method, DARTS):
         raise SettingError(f"ckpt_path: {type(method).__name__} has no alphas, so there is no gradient of them")
-    stream = data.stream("architecture", method.seed)
+    if not method.task.labelled:
+        raise SettingError(f"ckpt_path: {type(method.task).__name__} has no labels that could be shuffled")
+    stream = method.stream(data, "architecture")
     if n_batches > len(stream):
         raise SettingError(f"--n_batches: at most {len(stream)}, the batches of the architecture part, got {n_batches}")
     batches = [stream.get(index) for index in range(n_batches)]

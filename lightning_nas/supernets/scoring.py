@@ -1,7 +1,7 @@
 """Scores of architectures under the shared weights of a supernet."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -34,6 +34,7 @@ class Scorer:
         calibration: training batches for BatchNorm.
         bn: ``recalibrate``, or ``batch``: by the statistics of each validation batch, as references do; the training
             batches are not used then.
+        modules: the task's modules by their names, which score with the network; None: it has none.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Scorer:
         validation: Iterable[Any],
         calibration: Iterable[Any],
         bn: Statistics = "recalibrate",
+        modules: Mapping[str, nn.Module] | None = None,
     ) -> None:
+        self.modules: dict[str, Any] = dict(modules or {})
         self.space, self.network, self.task, self.bn = space, network, task, bn
         self.device = next(network.parameters()).device
         self.validation = [move_data_to_device(batch, self.device) for batch in validation]
@@ -53,11 +56,12 @@ class Scorer:
     @classmethod
     def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
         """The scorer of a method's network on the architecture part of its data, or on ``n_batches`` batches of it."""
-        stream = data.stream("weights", method.seed)
+        stream = method.stream(data, "weights")
         n_calibration = n_calibration if method.bn == "recalibrate" else 0
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]
-        validation = data.evaluation("architecture", n_batches)
-        return cls(method.space, method.network, method.task, validation, calibration, method.bn)
+        validation = data.evaluation("architecture", n_batches, **method.task.reads)
+        task, modules = method.task, method.task_modules
+        return cls(method.space, method.network, task, validation, calibration, method.bn, modules)
 
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
@@ -79,7 +83,7 @@ class Scorer:
 
         def run(batch: Any) -> None:
             nonlocal carry
-            _, carry = self.task.loss(forward, batch, carry, metrics)
+            _, carry = self.task.loss(forward, batch, carry, metrics, **self.modules)
 
         return run
 
@@ -97,6 +101,9 @@ class Scorer:
         from tqdm import tqdm
 
         progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
-        scores = {architecture: self(architecture) for architecture in progress}
+        return self.best_first({architecture: self(architecture) for architecture in progress})
+
+    def best_first(self, scores: Mapping[Architecture, float]) -> dict[Architecture, float]:
+        """Scores of architectures in another order: the best first, and those that are not a number last."""
         orient = self.task.objective.score
         return dict(sorted(scores.items(), key=lambda row: (math.isnan(row[1]), -orient(row[1]))))

@@ -1,24 +1,46 @@
 """Reading checkpoints, which come from a user: tensors and plain values only, and no class that is not imported."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
+from lightning_nas.spaces.base import Network, Space
 from lightning_nas.specs import Configurable, class_paths, find_class
-from lightning_nas.training.module import NetworkModule
 
 WITHOUT_TRAINING = ("accelerator", "precision")
 """The trainer's settings that a checkpoint brings to other commands than ``fit``."""
 
 
-def checkpoint_settings(path: str, fit: bool = True) -> dict[str, Any]:
+class HoldsNetwork(Protocol):
+    """A module around one network, as those of a search and of a retraining are."""
+
+    space: Space
+    network: Network
+
+    @property
+    def job(self) -> str:
+        """``search`` or ``retrain``."""
+
+    def build_network(self, inputs: dict[str, int]) -> None:
+        """Builds the network for data of this kind."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Becomes what the module was in the stage of the checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Takes over weights by their names."""
+
+
+def checkpoint_settings(path: str, fit: bool = True, field: str = "ckpt_path") -> dict[str, Any]:
     """The settings in a checkpoint, as a configuration has them: the module's, the data's, and the run's others.
 
     Args:
         path: the path of the checkpoint.
         fit: whether its run continues; else of the trainer's settings just those that matter without training.
+        field: what the path is called in an error.
 
     Raises:
         SettingError: if the file is not a checkpoint of this package, or names a class that is not imported.
@@ -30,23 +52,45 @@ def checkpoint_settings(path: str, fit: bool = True) -> dict[str, Any]:
         settings |= {"data": ours["data"]} if "data" in ours else {}
         settings |= ours.get("settings", {})
     except FileNotFoundError:
-        raise SettingError(f"ckpt_path: there is no file {path}") from None
+        raise SettingError(f"{field}: there is no file {path}") from None
     except Exception as error:  # whatever a damaged or foreign file raises
         reason = str(error).partition("\n")[0]
-        raise SettingError(f"ckpt_path: {path} is not a checkpoint that can be read ({reason})") from error
+        raise SettingError(f"{field}: {path} is not a checkpoint that can be read ({reason})") from error
     if not fit and "trainer" in settings:
         settings["trainer"] = {n: value for n, value in settings["trainer"].items() if n in WITHOUT_TRAINING}
     for needed in class_paths({name: settings[name] for name in ("model", "data") if name in settings}):
         if find_class(needed, Configurable) is None:
             package = str(needed).partition(".")[0][:80]
-            raise SettingError(
-                f"ckpt_path: {path} needs {needed}, which is not imported; name it by --import {package}"
-            )
+            raise SettingError(f"{field}: {path} needs {needed}, which is not imported; name it by --import {package}")
     return settings
 
 
-def restore(module: NetworkModule, data: DataModule, path: str) -> None:
+def trained_module(path: str, field: str) -> HoldsNetwork:
+    """The module of a checkpoint, with its network and the weights that it has there, whatever data are at hand.
+
+    Args:
+        path: the path of the checkpoint of a search in one network or of a retraining.
+        field: what the path is called in an error.
+
+    Raises:
+        SettingError: if the file is no such checkpoint.
+    """
+    module: Any = Configurable.build(checkpoint_settings(path, field=field)["model"], field)
+    if not isinstance(getattr(module, "network", None), nn.Module):
+        raise SettingError(f"{field}: {path} is of a {type(module).__name__}, which holds no trained network")
+    load_weights(module, path)
+    return module
+
+
+def load_weights(module: HoldsNetwork, path: str) -> None:
+    """Loads the weights of a checkpoint into a module that has the same settings and its network."""
+    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def restore(module: HoldsNetwork, data: DataModule, path: str) -> None:
     """Builds the module's network for the data, if it has none, and loads the weights."""
     if not hasattr(module, "network"):
         module.build_network(data.inputs)
-    module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+    load_weights(module, path)

@@ -34,6 +34,26 @@ def check_parts(space: Space, task: Task | None, data: Any) -> None:
     if modality not in (None, space.modality):
         name, other = type(data).__name__, type(space).__name__
         raise SettingError(f"data: {name} gives {modality}, and networks of {other} read {space.modality}")
+    if task is not None and isinstance(data, DataModule):
+        check_reads(task, data)
+
+
+def check_reads(task: Task, data: DataModule) -> None:
+    """Refuses data without the labels that a task reads, or without the views.
+
+    Raises:
+        SettingError: naming what is not there.
+    """
+    name, other = type(data).__name__, type(task).__name__
+    if task.labelled and not data.labelled:
+        raise SettingError(f"data: {name} without labels, and {other} reads labels")
+    accepted = inspect.signature(data.stream).parameters
+    lacking = [asked for asked in task.reads if asked not in accepted]
+    if lacking:
+        raise SettingError(
+            f"data: {other} reads {task.views} views of each example, and {name} gives one; its stream and evaluation "
+            f"have to take {' and '.join(lacking)}"
+        )
 
 
 def check_inputs(built_for: Mapping[str, int], data: DataModule, space: Space) -> None:

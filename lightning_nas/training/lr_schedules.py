@@ -82,6 +82,20 @@ class Exponential(LRSchedule):
         return self.decay ** max(0, epoch - self.constant_epochs)
 
 
+class Linear(LRSchedule):
+    """A straight line over the whole training.
+
+    Args:
+        minimum: the rate at its end, with the trainer's ``max_epochs``.
+    """
+
+    def __init__(self, minimum: float = 0.0) -> None:
+        self._check_minimum(minimum)
+
+    def factor(self, epoch: int, n_epochs: int, least: float) -> float:
+        return 1 + (least - 1) * epoch / n_epochs
+
+
 def _half_cosine(done: float, least: float) -> float:
     """From 1 to ``least``."""
     return least + (1 - least) * (1 + math.cos(math.pi * done)) / 2

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import move_data_to_device
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from lightning_nas.data import DataModule
+from lightning_nas.data import DataModule, Stream
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
@@ -24,6 +24,7 @@ from lightning_nas.tasks import Carry, Task
 from lightning_nas.training import checks
 from lightning_nas.training.drop_path import DropPathSchedule, drop_path_at
 from lightning_nas.training.optimizers import Optimizer
+from lightning_nas.training.teachers import Teachers
 
 
 class Module(Configurable, LightningModule):
@@ -81,6 +82,11 @@ class Module(Configurable, LightningModule):
         """The names of the figures that it logs, which callbacks can follow. A subclass adds its own."""
         return []
 
+    @property
+    def fits(self) -> bool:
+        """Whether a trainer trains it, rather than testing it, and it is not loaded alone."""
+        return self._trainer is not None and self._trainer.state.fn == "fit"
+
     def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         """Refuses a trainer and data with which a run would go wrong, before it begins.
 
@@ -131,9 +137,9 @@ class Module(Configurable, LightningModule):
         ours = checkpoint["lightning_nas"]
         before = {"class_path": ours["class_path"], "init_args": checkpoint["hyper_parameters"]}
         checks.check_continued(before, {"class_path": class_path(type(self)), "init_args": dict(self.hparams)}, "")
-        if self._trainer is None or self._trainer.state.fn != "fit":  # loaded alone, or to be tested
+        if not self.fits:
             return
-        data = self._trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, DataModule) and "data" in ours:
             checks.check_continued(ours["data"], data.spec, "data", only=self.frozen.get("data"))
             checks.check_sizes(ours.get("sizes", {}), data)
@@ -184,6 +190,8 @@ class NetworkModule(Module):
         self.network_settings = check_arguments(space.network, network or {}, "network", skip={"inputs", "form"})
         self.seed = seed
         self.carries: dict[str, Carry] = {}
+        self.task_modules = nn.ModuleDict()
+        self.teachers = Teachers()
         self.save_hyperparameters(self.spec["init_args"])
         if inputs is not None:
             self.build_network(inputs)
@@ -203,7 +211,7 @@ class NetworkModule(Module):
         super().setup(stage)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(self, "network") and isinstance(data, DataModule):
-            checks.check_inputs(self.network.inputs, data, self.space)
+            checks.check_inputs(self.hparams["inputs"], data, self.space)
 
     @property
     def run_name(self) -> str:
@@ -220,24 +228,27 @@ class NetworkModule(Module):
         return has_part and self.trainer.limit_val_batches != 0
 
     def configure_model(self) -> None:
-        if hasattr(self, "network"):
-            return
+        if not hasattr(self, "network"):
+            self.build_network(self._inputs_of_data())
+        if self.fits and not self.teachers:  # which nothing else asks
+            self.teachers.load(self.task.teachers, self.network.inputs)
+
+    def _inputs_of_data(self) -> dict[str, int]:
         inputs = getattr(self.trainer.datamodule, "inputs", None)  # type: ignore[attr-defined]
         if inputs is None:
             raise SettingError(
                 "inputs: the data module does not tell them; pass the network's inputs, "
                 "e.g. inputs={'channels': 3, 'image_size': 32, 'num_classes': 10}"
             )
-        self.build_network(inputs)
+        return inputs
 
     def build_network(self, inputs: dict[str, int]) -> None:
-        """Builds the network and the metrics for data of this kind."""
+        """Builds the network, the task's modules and the metrics for data of this kind."""
         self.hparams["inputs"] = dict(inputs)
+        self.network = self.new_network(inputs)
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(derive_seed(self.seed, "weights"))
-            self.network = self.space.network(inputs, form=self.form, **self.network_settings)
-        if self.drop_path and "drop_path" not in inspect.signature(self.network.forward).parameters:
-            raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
+            torch.random.default_generator.manual_seed(derive_seed(self.seed, "modules of the task"))
+            self.task_modules.update(self.task.modules(self.network.inputs))
         # persistent: a resumed epoch reports the mean over all of its batches
         self.train_metrics = self.task.metrics(inputs)
         self.train_metrics.persistent(True)
@@ -245,12 +256,35 @@ class NetworkModule(Module):
         self.val_metrics = self.task.metrics(inputs)
         self.test_metrics = self.task.metrics(inputs)
 
+    def new_network(self, inputs: dict[str, int]) -> Network:
+        """A network of the space with new weights, for data of this kind.
+
+        Raises:
+            SettingError: if it has no paths to drop, and some should be.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(derive_seed(self.seed, *self.weights_purpose))
+            network = self.space.network(self.task.network_inputs(inputs), form=self.form, **self.network_settings)
+        if self.drop_path and "drop_path" not in inspect.signature(network.forward).parameters:
+            raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
+        return network
+
+    @property
+    def weights_purpose(self) -> tuple[int | str, ...]:
+        """What the seed of new weights is derived for."""
+        return ("weights",)
+
     def recorded(self, name: str, optimizer: Optimizer) -> Optimizer:
         """Builds an optimiser from its spec, and records it under the argument's name, so that a checkpoint and
         ``config.yaml`` have its rate even where it is the default."""
         built = Optimizer.build(optimizer, name)
-        self._init_args[name] = self.hparams[name] = built.spec
+        self.record(name, built)
         return built
+
+    def record(self, name: str, built: Configurable) -> None:
+        """Records an object under the argument's name, so that a checkpoint and ``config.yaml`` have its settings even
+        where it is the default."""
+        self._init_args[name] = self.hparams[name] = built.spec
 
     @property
     def n_epochs(self) -> int:
@@ -262,6 +296,11 @@ class NetworkModule(Module):
         checks.check_epochs(self.trainer)
         return self.trainer.max_epochs or 1000  # Lightning's own default, which it has once it trains
 
+    @property
+    def epoch(self) -> int:
+        """The current one of the :attr:`n_epochs`, from 0."""
+        return self.current_epoch
+
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next, by which batches are numbered. With ``overfit_batches`` those of the
         first epoch come again in every one."""
@@ -269,7 +308,16 @@ class NetworkModule(Module):
         epoch = 0 if self.trainer.overfit_batches else loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return epoch, loop.epoch_loop.batch_progress.current.ready
 
+    def stream(self, data: DataModule, part: str) -> Stream:
+        """The training batches of a part, as the task reads them."""
+        return data.stream(part, self.seed, **self.task.reads)
+
     # -- steps ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What a step of the weights trains: the network's parameters, and those of the task's modules."""
+        return [*self.network.parameters(), *(p for p in self.task_modules.parameters() if p.requires_grad)]
 
     def loss(
         self,
@@ -281,7 +329,8 @@ class NetworkModule(Module):
     ) -> Tensor:
         """The task's loss of a network with the gates already in it; ``advance`` keeps the carry for the stream's next
         batch. Every stream has a carry of its own, so hidden states of different texts never mix."""
-        loss, carry = self.task.loss(forward, batch, self.carries.get(stream), metrics)
+        asked: dict[str, Any] = {**self.task_modules, **(self.teachers if self.network.training else {})}
+        loss, carry = self.task.loss(forward, batch, self.carries.get(stream), metrics, **asked)
         if advance:
             self.carries[stream] = carry
         return loss
@@ -290,7 +339,7 @@ class NetworkModule(Module):
         """The network with drop-path as it is now, where so much of the current epoch is done."""
         if not self.drop_path:
             return self.network  # which may have no paths to drop
-        epoch = self.current_epoch + share_of_epoch
+        epoch = self.epoch + share_of_epoch
         return partial(
             self.network, drop_path=drop_path_at(self.drop_path, self.drop_path_schedule, epoch, self.n_epochs)
         )
@@ -303,6 +352,7 @@ class NetworkModule(Module):
 
     def on_fit_start(self) -> None:
         self.carries = move_data_to_device(self.carries, self.device)  # those of a checkpoint lie on the CPU
+        self.teachers.move_to(self.network)
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # a checkpoint from the end of an epoch holds that epoch's
@@ -350,7 +400,11 @@ class NetworkModule(Module):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["carries"] = self.carries
+        if self.teachers:
+            checkpoint["lightning_nas"]["teachers"] = self.teachers.fingerprints
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        if self.teachers:  # a run continues
+            self.teachers.check_same(checkpoint["lightning_nas"].get("teachers", {}))
         self.carries = checkpoint["carries"]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,10 +63,10 @@ class Optimizer(Configurable, ABC):
             optimizer: one that :meth:`make` returned.
             scheduler: what :meth:`make_scheduler` returned for it.
         """
-        (fresh,) = self.make([torch.nn.Parameter(torch.empty(0))]).param_groups
+        fresh = self.make([torch.nn.Parameter(torch.empty(0))]).param_groups
         rate = self.lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
-        for group in optimizer.param_groups:
-            group.update({name: value for name, value in fresh.items() if name != "params"})
+        for group, new in zip(optimizer.param_groups, fresh, strict=True):
+            group.update({name: value for name, value in new.items() if name != "params"})
             group.update(lr=rate, initial_lr=self.lr)
         scheduler.base_lrs = [self.lr for _ in optimizer.param_groups]
         scheduler._last_lr = [rate for _ in optimizer.param_groups]  # what ``get_last_lr`` gives
@@ -81,6 +82,7 @@ class SGD(Optimizer):
         weight_decay: the multiple of the weights that is added to their gradient.
         schedule: how the rate changes from epoch to epoch; None: it is constant.
         clip: the largest norm of all gradients together, to which longer ones are shortened; None: no limit.
+        decay_vectors: whether weight decay holds for biases and for what BatchNorm learns, too.
     """
 
     adjustable = Optimizer.adjustable | {"momentum", "nesterov", "weight_decay"}
@@ -93,6 +95,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         schedule: LRSchedule | None = None,
         clip: float | None = None,
+        decay_vectors: bool = True,
     ) -> None:
         super().__init__(lr, schedule, clip)
         _share("momentum", momentum)
@@ -100,10 +103,16 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise SettingError("nesterov: needs a momentum above 0")
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self.decay_vectors = decay_vectors
 
     def make(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = [{"params": list(parameters)}]
+        if not self.decay_vectors:
+            vectors = [parameter for parameter in groups[0]["params"] if parameter.ndim < 2]
+            groups[0]["params"] = [parameter for parameter in groups[0]["params"] if parameter.ndim > 1]
+            groups.append({"params": vectors, "weight_decay": 0.0})
         return torch.optim.SGD(
-            parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+            groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
         )
 
 

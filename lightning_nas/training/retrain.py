@@ -1,4 +1,5 @@
-"""Training one architecture from scratch: what the figures of a paper are measured on."""
+"""Training one architecture: from scratch, which the figures of a paper are measured on, or from weights that are
+there."""
 
 import dataclasses
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lightning_nas.data import DataModule, Schedule
@@ -15,14 +17,15 @@ from lightning_nas.runs.outcome import Outcome
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.tasks import Task
 from lightning_nas.training.drop_path import DropPathSchedule
+from lightning_nas.training.inheritance import inherit
 from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.training.module import NetworkModule
 from lightning_nas.training.optimizers import SGD, Optimizer
 
 
 class Retrain(NetworkModule):
-    """Trains the network of an architecture from new weights. With the defaults, the evaluation phase of Liu et al.
-    2019.
+    """Trains the network of an architecture, from new weights or from inherited ones. With the defaults, the evaluation
+    phase of Liu et al. 2019.
 
     Accumulation and precision are the trainer's own settings, an average of the weights is Lightning's
     ``EMAWeightAveraging`` callback, label smoothing and the auxiliary head's weight are the task's, cutout is the
@@ -40,6 +43,9 @@ class Retrain(NetworkModule):
         drop_path: the probability to drop a path at the end.
         drop_path_schedule: ``linear``: from zero with the epochs, the same in all cells (DARTS); ``scheduled``: from
             zero with the steps, times the cell's depth, so that the last cell drops most (NASNet's ScheduledDropPath).
+        initial: the path of a checkpoint whose weights the training begins with, as far as their names and shapes are
+            the same: of a search in one network that has the architecture in its space, or of another retraining of
+            the architecture. None: all weights are new. A run that continues does not read it again.
     """
 
     adjustable = frozenset({"drop_path", "drop_path_schedule"})
@@ -55,6 +61,7 @@ class Retrain(NetworkModule):
         optimizer: Optimizer | None = None,
         drop_path: float = 0.2,
         drop_path_schedule: DropPathSchedule = "linear",
+        initial: str | None = None,
     ) -> None:
         if train_on not in ("all", "weights"):
             raise SettingError(f"train_on: all or weights, got {train_on!r}")
@@ -71,6 +78,15 @@ class Retrain(NetworkModule):
             "optimizer", optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine())
         )
         self.drop_path, self.drop_path_schedule = drop_path, drop_path_schedule
+        self.initial = initial
+        self._has_inherited = False
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        # a checkpoint is restored by now, and then it is known that there is one
+        if self.initial is not None and not self.trainer.ckpt_path and not self._has_inherited:
+            rank_zero_info(inherit(self.network, self.initial, self.found))
+            self._has_inherited = True
 
     @property
     def validation_part(self) -> str | None:
@@ -78,7 +94,7 @@ class Retrain(NetworkModule):
 
     def schedule(self, data: DataModule) -> Schedule:
         """A pass over the training images per epoch."""
-        stream = data.stream("train" if self.train_on == "all" else "weights", self.seed)
+        stream = self.stream(data, "train" if self.train_on == "all" else "weights")
         return Schedule({"weights": stream}, len(stream), self.position, num_workers=data.num_workers)
 
     @property
@@ -112,7 +128,7 @@ class Retrain(NetworkModule):
         self.log_dict({"n_params": float(figures.n_params), "flops": float(figures.flops)})
 
     def configure_optimizers(self) -> Any:
-        optimizers, schedulers = self.optimized((self.optimizer, self.network.parameters()))
+        optimizers, schedulers = self.optimized((self.optimizer, self.trained))
         return optimizers, schedulers
 
     def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:

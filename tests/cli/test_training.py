@@ -97,6 +97,8 @@ def small(settings):
     least = {"channels": 4, "cells": 3, "layers": 1}
     flags = [f"--model.network.{name}={least[name]}" for name in network if name in least]
     flags += ["--data=Digits", "--data.batch_size=16"]
+    if settings.get("bins"):  # those of larger images
+        flags.append("--model.bins=null")
     return [*flags, "--data.image_size=32"] if network.get("auxiliary") else flags
 
 

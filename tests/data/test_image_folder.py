@@ -840,6 +840,50 @@ def test_workers_give_the_same_batches(tmp_path, image_size):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+# -- without labels ----------------------------------------------------------------------------------------------------
+
+
+def test_images_without_classes_may_lie_anywhere_below_train(tmp_path):
+    images = {
+        path: noise(k) for k, path in enumerate(("train/a.png", "train/b.png", "train/some/c.png", "train/d.png"))
+    }
+    write(tmp_path, images)
+    data = module(tmp_path, batch_size=2, labelled=False, flip=False)
+    assert data.inputs == {"channels": 3, "image_size": 6}
+    found = torch.cat(list(data.evaluation("train", labelled=False)))
+    read = [image.permute(1, 2, 0).numpy() for image in bytes_of(data, found)]
+    assert all(np.array_equal(image, images[path]) for image, path in zip(read, sorted(images), strict=True))
+    assert data.stream("train", 0, views=2, labelled=False).get(0).shape == (2, 2, 3, 6, 6)
+    assert set(data.sizes().values()) == {2}
+    with pytest.raises(SettingError, match=r"^labelled: false, and this reads labels"):
+        data.stream("train", 0)
+
+
+def test_a_folder_of_classes_can_be_read_without_them(tmp_path):
+    images = pets(tmp_path, ("train", "val"), count=3)
+    data = module(tmp_path, labelled=False)
+    own = [image for split in ("train", "val") for image, _ in of(images, split)]
+    read = bytes_of(data, torch.cat(list(data.evaluation("train", labelled=False))))
+    assert all(np.array_equal(a.permute(1, 2, 0).numpy(), b) for a, b in zip(read, own, strict=True))
+    assert data.sizes() == {"weights images": 6, "architecture images": 6}  # train/ and val/, as with labels
+
+
+def test_a_folder_without_images_is_refused_without_labels_too(tmp_path):
+    (tmp_path / "train" / "empty").mkdir(parents=True)
+    with pytest.raises(SettingError, match=r"^folder: there are no images in .*train; read are \.jpg"):
+        module(tmp_path, labelled=False).inputs  # noqa: B018
+
+
+def test_views_are_made_of_files_that_are_decoded_once(tmp_path, opened):
+    pets(tmp_path)
+    data = module(tmp_path)
+    data.prepare_data()
+    opened.clear()
+    images, _ = data.stream("weights", 0, views=3).get(0)
+    assert images.shape == (4, 3, 3, 6, 6)
+    assert len(opened) == 4
+
+
 REAL = Path(os.environ.get("LIGHTNING_NAS_DATA", "data"), "cifar10-images")
 
 

@@ -15,6 +15,7 @@ from lightning_nas.data import DataModule, Digits, ImageData, Schedule
 from lightning_nas.data.base import Shuffled
 from lightning_nas.data.images import ImageSet, ImageStream, cut_out, random_crop, random_flip
 from lightning_nas.errors import SettingError
+from lightning_nas.tasks import ContrastiveLearning
 
 MEAN, STD = [0.5, 0.25], [0.25, 0.5]
 
@@ -539,3 +540,88 @@ def test_no_image_is_left_over_alone_where_it_can_be_helped(count, size, expecte
     """In a network that normalises by the batch, one image alone has no statistics."""
     data = Digits(batch_size=size, architecture_share=count / 1437)
     assert [len(labels) for _, labels in data.evaluation("architecture")] == expected
+
+
+# -- views, and batches without labels ---------------------------------------------------------------------------------
+
+
+def test_the_first_of_several_views_is_the_only_one_of_one_view_and_the_others_are_new():
+    data = Patterns(cutout=2)
+    for index in (0, 3, 7):  # in the second pass too
+        own, labels = data.stream("weights", 5).get(index)
+        images, same = data.stream("weights", 5, views=3).get(index)
+        assert images.shape == (4, 3, 2, 6, 6)
+        assert torch.equal(same, labels)
+        assert torch.equal(images[:, 0], own)
+        assert not any(torch.equal(images[:, k], images[:, j]) for k, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_every_view_is_augmented_from_the_same_image():
+    class Shown(Patterns):
+        def transform(self, augment):  # one brightness for each image, one level more or not at random
+            return lambda images: images[:, :, :1, :1] // 2 + torch.randint(2, (len(images), 1, 1, 1)).byte()
+
+    data = Shown()
+    images, labels = data.stream("weights", 0, views=8).get(0)
+    levels = (images * data._set("weights", True).std[None] + data._set("weights", True).mean[None]) * 255
+    levels = levels.flatten(2)[:, :, 0].round()
+    base = (some_images(25)[labels][:, 0, 0, 0] // 2).float()
+    assert set((levels - base[:, None]).flatten().tolist()) == {0.0, 1.0}
+    assert all(len(set(row.tolist())) == 2 for row in levels)  # in eight views both
+
+
+def test_batches_of_views_are_a_function_of_their_number_with_workers_too():
+    def batches(num_workers):
+        streams = {"weights": Patterns().stream("weights", 1, views=2, labelled=False)}
+        return [batch["weights"] for batch in Schedule(streams, 5, lambda: (0, 1), num_workers=num_workers)]
+
+    alone, in_processes = batches(0), batches(2)
+    assert len(alone) == 4
+    assert all(torch.equal(one, other) for one, other in zip(alone, in_processes, strict=True))
+    assert torch.equal(alone[1], Patterns().stream("weights", 1, views=2).get(2)[0])
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_batch_without_labels_is_the_images_alone(views):
+    data = Patterns()
+    for with_labels, without in (
+        (data.stream("train", 0, views), data.stream("train", 0, views, labelled=False)),
+        (list(data.evaluation("test", None, views)), list(data.evaluation("test", None, views, labelled=False))),
+    ):
+        batches, alone = (
+            batches if isinstance(batches, list) else a_pass(batches) for batches in (with_labels, without)
+        )
+        assert len(batches) == len(alone) > 1
+        assert all(torch.equal(images, only) for (images, _), only in zip(batches, alone, strict=True))
+
+
+def test_an_evaluation_of_views_is_the_same_in_every_pass_whatever_prepares_it():
+    plain = Patterns(batch_size=5)
+    passes = [list(data.evaluation("weights", views=2)) for data in (plain, plain, Patterns(5, num_workers=2))]
+    assert labels(passes[0]) == labels(plain.evaluation("weights"))
+    for again in passes[1:]:
+        assert all(torch.equal(one, other) for (one, _), (other, _) in zip(passes[0], again, strict=True))
+    first, second = passes[0][0][0].unbind(1)
+    assert not torch.equal(first, second)
+
+
+def test_views_that_would_all_be_the_same_are_refused():
+    class Plain(Patterns):
+        def transform(self, augment):
+            return None
+
+    for read in (Plain().stream, lambda *args, **views: Plain().evaluation("weights", **views)):
+        with pytest.raises(SettingError, match=r"^data: Plain would give 2 views of an image that are all the same"):
+            read("weights", 0, views=2)
+    first, second = Plain(cutout=2).stream("weights", 0, views=2).get(0)[0].unbind(1)
+    assert not torch.equal(first, second)
+
+
+def test_a_task_is_given_what_it_reads():
+    class Module:
+        task = ContrastiveLearning()
+
+    data = attach(Patterns(), Module())
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            assert batch.shape[1:] == (2, 2, 6, 6)

@@ -431,3 +431,11 @@ def test_lightning_does_not_deal_out_windows_to_the_ranks(tmp_path):
     loader = Text(numbers(99), numbers(50)).evaluation("architecture")
     prepared = trainer._data_connector._prepare_dataloader(loader, shuffle=False, mode=RunningStage.VALIDATING)
     assert len(list(prepared)) == len(equal_cuts(50, 5)) - 1
+
+
+@pytest.mark.parametrize("asked", [{"views": 2}, {"labelled": False}])
+def test_a_text_has_one_view_and_its_labels(asked):
+    data = Text(numbers(100), numbers(60))
+    for read in (lambda: data.stream("weights", 0, **asked), lambda: data.evaluation("weights", **asked)):
+        with pytest.raises(SettingError, match=r"^data: Text gives one view of each example, with labels, not"):
+            read()

@@ -5,9 +5,9 @@ from random import Random
 
 import torch
 
-from lightning_nas.controllers import FactorizedController, TransformerController
+from lightning_nas.controllers import PPO, FactorizedController, Reinforce, TransformerController
 from lightning_nas.data import Digits, ImageData, TextData
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, SPOS, RandomSearchWS
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -16,12 +16,15 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    ProxylessMobile,
+    ShuffleBlocks,
 )
-from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.tasks import ContrastiveLearning, ImageClassification, LanguageModeling
 from lightning_nas.testing import MethodCase
 from lightning_nas.testing.method import differing, snapshot
 from lightning_nas.testing.method import quiet_trainer as trainer
-from lightning_nas.training.lr_schedules import Cosine
+from lightning_nas.training import SGD
+from lightning_nas.training.lr_schedules import Cosine, Linear
 from tests.helpers.optimizers import objects
 
 __all__ = ["differing", "snapshot", "trainer"]  # so that a test imports all from here
@@ -33,6 +36,8 @@ NETWORKS = {
     NASBench201: {"channels": 2, "cells": 1},
     ENASMicro: {"channels": 4, "layers": 1},
     ENASMacro: {"channels": 2},
+    ProxylessMobile: {},
+    ShuffleBlocks: {},
     DARTSRecurrentCell: {"hidden": 6},
     ENASRecurrentCell: {"hidden": 6},
 }
@@ -45,7 +50,8 @@ def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
 
 def build(method, given, **few):
     chosen = given.pop("space", None) or space()
-    task = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    usual = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    task = given.pop("task", usual)
     return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | objects(method, few | given)))
 
 
@@ -53,8 +59,26 @@ def darts(**given):
     return build(DARTS, given)
 
 
+def pdarts(**given):
+    small = {"stages": [{"cells": n} for n in (1, 2, 3)], "operations": [3, 2], "epochs": 1, "warmup_epochs": 0}
+    return build(PDARTS, {"network": {"channels": 2}} | given, **small, skip_dropout=[0.0, 0.3, 0.6])
+
+
 def random_search_ws(**given):
     return build(RandomSearchWS, given, n_candidates=4, n_batches=1, n_finalists=2)
+
+
+def snas(**given):
+    return build(SNAS, given)
+
+
+def gdas(**given):
+    return build(GDAS, given)
+
+
+def spos(**given):
+    few = {"rounds": 2, "population": 4, "n_mutants": 1, "n_crossovers": 1, "n_batches": 1, "n_calibration": 2}
+    return build(SPOS, given, **few, optimizer=SGD(0.05, 0.9, schedule=Linear(), decay_vectors=False))
 
 
 def enas(**given):
@@ -62,12 +86,17 @@ def enas(**given):
 
 
 DARTS_STEPS = {"alphas_lr": 0.02, "alphas_weight_decay": 0.0}
-ENAS_STEPS = {"controller_lr": 0.1, "baseline_decay": 0.9, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
+ENAS_STEPS = {"controller_lr": 0.1, "lr_schedule": Cosine(), "drop_path": 0.0, "n_candidates": 5}
+CHAIN = {"widths": (8, 12), "blocks": (1, 2), "strides": (1, 2), "stem_stride": 1, "last": 8}
 ONE_SHOT = {
     "darts-first": partial(darts, order="first", **DARTS_STEPS),
     "darts-second": partial(darts, **DARTS_STEPS),
     "random-search-ws": partial(random_search_ws, n_candidates=50),
-    "enas": partial(enas, controller_steps=8, samples_per_step=8, **ENAS_STEPS),
+    "enas": partial(enas, controller_steps=8, samples_per_step=8, update=Reinforce(0.9, 1e-4, 0.0), **ENAS_STEPS),
+    "enas-ppo": partial(enas, controller_steps=8, samples_per_step=8, update=PPO(0.9), **ENAS_STEPS),
+    "snas": partial(snas, alphas_lr=0.05, alphas_weight_decay=0.0, drop_path=0.0),
+    "gdas": partial(gdas, alphas_lr=0.1, alphas_weight_decay=0.0),
+    "spos": partial(spos, rounds=6, population=8, n_mutants=3, n_crossovers=3, n_batches=8, n_calibration=8),
 }
 """Name to a function that builds the method with settings that suit a short search."""
 
@@ -117,25 +146,59 @@ CASES = {
     "darts-nasnet": MethodCase(
         partial(darts, order="first", space=NASNetCell(nodes=1, operations=["skip_connect", "sep_conv_3x3"])), digits
     ),
+    "p-darts": MethodCase(pdarts, digits, thorough=True),
     "random-search-ws": MethodCase(random_search_ws, digits, architecture_steps=0, neither=("steps",), thorough=True),
+    "snas": MethodCase(partial(snas, cost="log"), digits, thorough=True),
+    "snas-edge-all": MethodCase(
+        partial(
+            snas, space=DARTSCell(nodes=2, kept=None), cost="linear", estimator="policy_gradient", cost_weight=1e-3
+        ),
+        digits,
+    ),
+    "snas-rnn": MethodCase(partial(snas, space=DARTSRecurrentCell(nodes=2), drop_path=0.0), words),
+    "gdas": MethodCase(gdas, digits, thorough=True),
+    "gdas-nas-bench-201": MethodCase(partial(gdas, space=NASBench201()), digits),
+    "gdas-enas-micro": MethodCase(partial(gdas, space=MICRO), digits),
+    "spos": MethodCase(
+        partial(spos, space=ShuffleBlocks(4, **CHAIN), limit="multiply_adds <= 30e3", bins=[20e3, 30e3, 55e3]),
+        digits,
+        architecture_steps=0,
+        thorough=True,
+    ),
+    "spos-mobile": MethodCase(
+        partial(spos, space=ProxylessMobile((4, 4), **CHAIN), limit="flops <= 1e6"), digits, architecture_steps=0
+    ),
+    "spos-darts": MethodCase(spos, digits, architecture_steps=0),
     "enas-darts": MethodCase(
-        partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("reinforce.baseline",)
+        partial(enas, models_per_step=2), digits, architecture_steps=4, neither=("baseline.average",)
     ),
     "enas-micro": MethodCase(
         partial(enas, space=MICRO, controller=TransformerController(width=8, heads=2)),
         digits,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
         thorough=True,
     ),
     "enas-macro": MethodCase(
         partial(enas, space=ENASMacro(layers=3), skip_weight=0.5),
         digits,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
     ),
     "enas-nas-bench-201": MethodCase(
         partial(enas, space=NASBench201(), controller=FactorizedController()),
+        digits,
+        architecture_steps=4,
+        neither=("baseline.average",),
+    ),
+    "enas-ppo": MethodCase(
+        partial(enas, space=ENASMacro(layers=3), skip_weight=0.5, update=PPO(passes=2)),
+        digits,
+        architecture_steps=8,
+        neither=("baseline.average", "baseline.weight"),
+    ),
+    "enas-contrastive": MethodCase(  # two views, no labels, a module of the task
+        partial(enas, space=NASBench201(), task=ContrastiveLearning(features=6, dimensions=4)),
         digits,
         architecture_steps=4,
         neither=("reinforce.baseline",),
@@ -149,7 +212,7 @@ CASES = {
         partial(enas, space=ENASRecurrentCell(nodes=3), drop_path=0.0, models_per_step=2),
         words,
         architecture_steps=4,
-        neither=("reinforce.baseline",),
+        neither=("baseline.average",),
     ),
     "random-search-ws-rnn": MethodCase(
         partial(random_search_ws, space=DARTSRecurrentCell(nodes=2)), words, architecture_steps=0, neither=("steps",)

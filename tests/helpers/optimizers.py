@@ -1,10 +1,21 @@
 """Optimisers of methods, said by short names where a test changes one of their settings."""
 
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
-from lightning_nas.training import SGD, Adam, Cosine, CosineRestarts, Retrain
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, SPOS, RandomSearchWS
+from lightning_nas.training import SGD, Adam, Cosine, CosineRestarts, Linear, Retrain
 
 WEIGHTS = {
     DARTS: {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4, "schedule": Cosine(0.001), "clip": 5.0},
+    PDARTS: {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4, "schedule": Cosine(), "clip": 5.0},
+    SNAS: {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4, "schedule": Cosine(0.001), "clip": 5.0},
+    GDAS: {
+        "lr": 0.025,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "schedule": Cosine(0.001),
+        "clip": 5.0,
+    },
+    SPOS: {"lr": 0.5, "momentum": 0.9, "weight_decay": 4e-5, "schedule": Linear(), "decay_vectors": False},
     RandomSearchWS: {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4, "schedule": Cosine(0.001), "clip": 5.0},
     ENAS: {
         "lr": 0.05,

@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_nas import SGD, Adam
-from lightning_nas.controllers import LSTMController
+from lightning_nas.controllers import PPO, LSTMController, Reinforce
 from lightning_nas.data import DataModule, Digits
 from lightning_nas.errors import SettingError
 from lightning_nas.files import config_folder
@@ -86,7 +86,7 @@ class Steps(pl.Callback):
     def keep(self, search):
         self.networks.append(copy.deepcopy(search.network))
         self.policies.append(copy.deepcopy(search.policy))
-        self.baselines.append(float(search.reinforce.baseline))
+        self.baselines.append(float(search.baseline.value))
 
 
 def fitted(search, monkeypatch, data=None, **settings):
@@ -251,7 +251,10 @@ def test_clipping_bounds_both_optimisers_and_nothing_is_clipped_without_it(monke
         return [math.sqrt(sum(float(g.square().sum()) for g in step if g is not None)) for step in gradients]
 
     # a controller with some weight in its output layers, so that its gradients have a size
-    settings = {"controller": LSTMController(8, temperature=None), "entropy_weight": 1.0}
+    settings = {
+        "controller": LSTMController(8, temperature=None),
+        "update": Reinforce(entropy_weight=1.0, baseline=0.0),
+    }
     free = fitted(method(gradient_clip=None, **settings), monkeypatch, limit_train_batches=7)
     monkeypatch.undo()
     clipped = fitted(method(gradient_clip=1e-3, controller_clip=1e-4, **settings), monkeypatch, limit_train_batches=7)
@@ -319,8 +322,7 @@ def test_a_step_of_the_controller_is_reinforce_by_hand(monkeypatch, skip_weight)
         controller=LSTMController(hidden=8, tanh_constant=1.5, temperature=None),
         controller_steps=3,
         samples_per_step=4,
-        entropy_weight=0.1,
-        baseline_decay=0.9,
+        update=Reinforce(decay=0.9, entropy_weight=0.1, baseline=0.0),
         skip_weight=skip_weight,
         controller_lr=0.05,
     )
@@ -350,6 +352,63 @@ def test_a_step_of_the_controller_is_reinforce_by_hand(monkeypatch, skip_weight)
         mean = sum(surplus) / 4 + baseline
         baseline += (1 - 0.9**4) * (mean - baseline)
         assert steps.baselines[index + 1] == pytest.approx(baseline, rel=1e-5)
+
+
+def test_ppo_takes_its_passes_on_the_same_architectures_and_rewards_by_hand(monkeypatch):
+    search = method(
+        controller=LSTMController(hidden=8, tanh_constant=1.5, temperature=None),
+        controller_steps=3,
+        samples_per_step=4,
+        update=PPO(decay=0.9, entropy_weight=0.1, clip=0.1, passes=3),
+        skip_weight=0.5,
+        controller_optimizer=SGD(1.0),
+    )
+    with torch.no_grad():
+        for parameter in search.policy.parameters():
+            parameter.mul_(8)
+    steps = Steps(monkeypatch)
+    run = trainer(callbacks=[steps])
+    run.fit(search, digits())
+    assert len(steps.drawn) == 3
+    assert len(steps.gradients[1]) == 3 * 3
+    assert run.global_step == 5 + 3
+    total = weight = 0.0
+    clipped = 0
+    for index, (architectures, rewards) in enumerate(steps.drawn, start=5):
+        policy, given, rewards = (
+            copy.deepcopy(steps.policies[index]),
+            torch.tensor(architectures),
+            torch.tensor(rewards),
+        )
+        baseline = total / weight if weight else rewards.mean()
+        assert steps.baselines[index] == pytest.approx(total / weight if weight else 0.0)
+        total, weight = (
+            0.9**4 * old + (1 - 0.9**4) * new for old, new in ((total, float(rewards.mean())), (weight, 1))
+        )
+        drawn = policy.evaluate(given).log_prob.detach()
+        for _ in range(3):
+            sample = policy.evaluate(given)
+            ratio = (sample.log_prob - drawn).exp()
+            gains = [
+                min(r * (reward - baseline), r.clamp(0.9, 1.1) * (reward - baseline))
+                for r, reward in zip(ratio, rewards, strict=True)
+            ]
+            loss = -sum(gains) / 4 - 0.1 * sample.entropies.sum() / 4 + 0.5 * sample.skip_kl.sum() / 4
+            gradients = torch.autograd.grad(loss, list(policy.parameters()))
+            clipped += int(((ratio - 1).abs() > 0.1).sum())
+            with torch.no_grad():
+                for parameter, gradient in zip(policy.parameters(), gradients, strict=True):
+                    parameter -= 1.0 * gradient
+        for ours, slow in zip(steps.policies[index + 1].parameters(), policy.parameters(), strict=True):
+            torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-5)
+    assert clipped
+
+
+def test_what_the_update_is_called_in_an_error_and_in_a_checkpoint():
+    with pytest.raises(SettingError, match=r"^update\.passes: at least 1, got 0$"):
+        method(update={"class_path": "lightning_nas.PPO", "init_args": {"passes": 0}})
+    assert method().hparams["update"] == Reinforce(entropy_weight=1e-4, baseline=0.0).spec
+    assert method(update=PPO(passes=2)).hparams["update"] == PPO(passes=2).spec
 
 
 def test_a_controller_whose_rate_is_zero_stays_untrained(monkeypatch):
@@ -495,7 +554,6 @@ def test_a_diverged_search_says_so_and_the_last_good_checkpoint_stays(explode, t
         *({name: 0} for name in ("models_per_step", "controller_steps", "samples_per_step")),
         {"n_candidates": -1},
         {"drop_path": 1.0},
-        {"baseline_decay": 1.0},
         {"bn": "running"},
     ],
 )
@@ -570,8 +628,8 @@ def test_the_searches_have_the_settings_of_the_released_code(name):
     assert (sgd.weight_decay, sgd.momentum, sgd.nesterov, sgd.clip) == (decay, 0.9, True, 5)
     schedule = sgd.schedule
     assert (sgd.lr, schedule.minimum, schedule.first_period) == (0.05, 0.0005, 10)
-    assert (search.reinforce.entropy_weight, search.n_candidates) == (1e-4, 10)
-    assert search.reinforce.decay == pytest.approx(0.99**samples)
+    assert search.n_candidates == 10
+    assert search.update.spec == Reinforce(0.99, entropy_weight=1e-4, baseline=0.0, differentiate_entropy=False).spec
     assert search.drop_path == 0.4
     network = search.space.network({"channels": 3, "image_size": 32, "num_classes": 10}, **search.network_settings)
     if name == "enas/search.yaml":

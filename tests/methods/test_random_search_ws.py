@@ -127,9 +127,9 @@ class Steps(pl.Callback):
         self.architectures, self.with_gradient, self.changed = [], [], []
         step_weights, apply_gradients = OneShotMethod.step_weights, OneShotMethod.apply_gradients
 
-        def spy_on_gates(method, optimizer, batch, gates):
+        def spy_on_gates(method, optimizer, batch, gates, **further):
             self.architectures.append(tuple(gates[choice.name] for choice in method.space.choices))
-            step_weights(method, optimizer, batch, gates)
+            step_weights(method, optimizer, batch, gates, **further)
 
         def spy_on_gradients(method, optimizer, parameters, gradients, clip=None, counted=False):
             names = [name for name, _ in method.network.named_parameters()]

@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -365,3 +368,32 @@ def test_drop_path_depends_on_the_seed() -> None:
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+FEW_CHANNELS = """
+import torch
+from lightning_nas.operations import Pointwise
+
+for channels in range(1, 10):
+    for size in (32, 7):
+        layer = Pointwise({"state": channels}, 4, stride=2)
+        x = torch.randn(16, channels, size, size).contiguous(memory_format=torch.channels_last)
+        plain = torch.nn.functional.conv2d(x.double(), layer.parts["state"].double(), stride=2)
+        direction = torch.randn_like(plain).float().contiguous(memory_format=torch.channels_last)
+        (expected,) = torch.autograd.grad(plain, layer.parts["state"], direction.double())
+        for _ in range(20):
+            out = layer(x)
+            (found,) = torch.autograd.grad(out, layer.parts["state"], direction)
+        torch.testing.assert_close(out, plain.float())
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-3)
+print("done")
+"""
+
+
+def test_a_strided_pointwise_convolution_of_few_channels_survives_without_avx512():
+    """oneDNN's own gradient overruns its memory there, so that the process dies."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MALLOC_PERTURB_": "165"}
+    ran = subprocess.run(
+        [sys.executable, "-c", FEW_CHANNELS], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr[-2000:]

@@ -8,6 +8,8 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    ProxylessMobile,
+    ShuffleBlocks,
 )
 from lightning_nas.testing import SpaceCase, SpaceContract
 from lightning_nas.testing.space import IMAGES
@@ -29,6 +31,7 @@ CASES = {
         {"channels": 2, "cells": 3},
     ),
     "darts-sparse": SpaceCase(DARTSCell(nodes=2, sparse=True), {"channels": 2, "cells": 3}),
+    "darts-edge-all": SpaceCase(DARTSCell(nodes=2, kept=None), {"channels": 2, "cells": 3, "pool_norm": True}),
     "nasnet": SpaceCase(NASNetCell(nodes=3, operations=["skip_connect", "sep_conv_3x3", "max_pool_3x3"]), SMALL),
     "nasnet-drop-path": SpaceCase(
         NASNetCell(nodes=2, operations=["skip_connect", "avg_pool_3x3"]), {"channels": 2, "cells": 3}, drop_path=0.4
@@ -49,6 +52,37 @@ CASES = {
         ENASMacro(layers=6).restrict({"4/operation": "avg_pool_3x3", "5/skip_0": "off", "6/skip_2": "on"}),
         {"channels": 2, "dropout": 0.0},
         {**IMAGES, "channels": 1, "image_size": 7},
+    ),
+    "mobile": SpaceCase(
+        ProxylessMobile(first=(4, 4), widths=(4, 6), blocks=(2, 2), strides=(1, 2), stem_stride=1, last=8), {}
+    ),
+    "mobile-drop-path": SpaceCase(
+        ProxylessMobile((3, 2), (2, 4), (2, 1), (1, 2), 2, 5, ["mbconv6_7x7", "mbconv3_3x3"]),
+        {"dropout": 0.3},
+        {**IMAGES, "channels": 1, "image_size": 9},
+        drop_path=0.4,
+    ),
+    "mobile-restricted": SpaceCase(
+        ProxylessMobile((4, 4), (4, 6), (2, 2), (1, 2), 1, 8).restrict(
+            {"block_1": "zero", "block_2": ["mbconv3_5x5", "zero"], "block_3": ["mbconv6_3x3", "mbconv3_7x7"]}
+        ),
+        {},
+    ),
+    "shuffle": SpaceCase(ShuffleBlocks(4, (8, 12), (2, 2), (1, 2), 1, 8), {"dropout": 0.0}),
+    "shuffle-drop-path": SpaceCase(
+        ShuffleBlocks(4, (10, 12), (3, 1), (2, 1), 2, 16, ["shuffle_x", "shuffle_7x7"]),
+        {},
+        {**IMAGES, "channels": 1, "image_size": 9},
+        drop_path=0.4,
+    ),
+    "shuffle-scales": SpaceCase(
+        ShuffleBlocks(4, (8, 12), (2, 2), (1, 2), 1, 8, scales=(0.5, 1.0, 1.25)), {"dropout": 0.0}
+    ),
+    "shuffle-scales-restricted": SpaceCase(
+        ShuffleBlocks(4, (8, 12), (2, 1), (2, 1), 1, 8, ["shuffle_3x3", "shuffle_x"], (0.5, 1.0, 1.5)).restrict(
+            {"scale_1": "100%", "scale_2": ["50%", "100%"], "block_3": "shuffle_x"}
+        ),
+        {},
     ),
     "enas-micro": SpaceCase(ENASMicro(nodes=3), {"channels": 2, "layers": 1}),
     "enas-micro-factorized": SpaceCase(

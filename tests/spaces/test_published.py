@@ -3,18 +3,20 @@
 import pytest
 import torch
 
-from lightning_nas.costs.profile import count_parameters
+from lightning_nas.costs.profile import profile
 from lightning_nas.files import packaged_configs
 from lightning_nas.spaces import PUBLISHED
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_network_of_that_size_has_that_many_parameters(name):
+def test_the_network_of_that_size_has_these_costs(name):
     published = PUBLISHED[name]
     space, architecture, _ = published.build()
     with torch.device("meta"):
         network = space.restrict(architecture).network(dict(space.usual_inputs), form="final", **published.size)
-    assert count_parameters(network) == published.n_params
+        costs = profile(network, network.example())
+    assert costs.n_params == published.n_params
+    assert published.multiply_adds in (None, costs.multiply_adds)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from lightning_nas import Adam, Cosine
-from lightning_nas.controllers import LSTMController, TransformerController
+from lightning_nas.controllers import PPO, LSTMController, TransformerController
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201
 from lightning_nas.strategies import (
@@ -28,6 +28,7 @@ STRATEGIES = {
     "factorized": PolicyGradient,
     "lstm": lambda: PolicyGradient(LSTMController(hidden=8)),
     "transformer": lambda: PolicyGradient(TransformerController(width=8, layers=1, heads=2), batch_size=3),
+    "ppo": lambda: PolicyGradient(LSTMController(hidden=8), batch_size=3, update=PPO(passes=2)),
     "nsga2": lambda: NSGA2(population=6),
     "nsga2-asynchronous": lambda: NSGA2(population=6, mutation=0.3, asynchronous=True),
     "successive-halving": lambda: SuccessiveHalving(rungs=[1, 3, 10], reduction=2, repeats=3),
@@ -60,9 +61,11 @@ class TestStrategies(StrategyContract):
             lambda: PolicyGradient(optimizer=Adam(schedule=Cosine())),
             "optimizer.schedule: null, since a search of trials has no epochs",
         ),
-        (lambda: PolicyGradient(batch_size=0), "batch_size: at least 1, got 0"),
-        (lambda: PolicyGradient(baseline_decay=1.0), "baseline_decay: from 0 to below 1, got 1.0"),
-        (lambda: PolicyGradient(entropy_weight=-1.0), "entropy_weight: 0 or more, got -1.0"),
+        (lambda: PolicyGradient(batch_size=0), "batch_size: at least 1, or null, got 0"),
+        (
+            lambda: PolicyGradient(update={"class_path": "lightning_nas.PPO", "init_args": {"clip": 2.0}}),
+            "update.clip: between 0 and 1, got 2.0",
+        ),
     ],
 )
 def test_wrong_settings_are_named(make, message):
@@ -81,7 +84,7 @@ SMALL_BUDGET = {
         lambda: PolicyGradient(
             TransformerController(32, layers=1, heads=2, temperature=None, tanh_constant=None), Adam(0.03), batch_size=4
         ),
-        12,
+        20,
     ),
 }
 """How a strategy is set for 64 evaluations, and from how many seeds it is compared with random search."""

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightning_nas import PUBLIC
 from lightning_nas.catalogue import KINDS
-from lightning_nas.controllers import FactorizedController, LSTMController, TransformerController
+from lightning_nas.controllers import PPO, FactorizedController, LSTMController, Reinforce, TransformerController
 from lightning_nas.data import (
     CIFAR10,
     ClutteredDigits,
@@ -35,8 +35,9 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import Evaluation, Evaluator, FromScratch, SharedWeights, TabularBenchmark, ZeroCost
 from lightning_nas.executors import Processes, Ray, Serial
 from lightning_nas.measures import NASWOT, Latency, Measure, SynFlow
-from lightning_nas.methods import DARTS, ENAS, RandomSearchWS
+from lightning_nas.methods import DARTS, ENAS, GDAS, PDARTS, SNAS, SPOS, RandomSearchWS
 from lightning_nas.objectives import Objective
+from lightning_nas.relaxations import GumbelSoftmax, Softmax, StraightThroughGumbel
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
@@ -45,12 +46,13 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    ShuffleBlocks,
 )
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.specs import Configurable, concrete, find_class, subclasses
 from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch
 from lightning_nas.supernets.scoring import Scorer
-from lightning_nas.tasks import ImageClassification, LanguageModeling
+from lightning_nas.tasks import ContrastiveLearning, Distillation, ImageClassification, LanguageModeling
 from lightning_nas.testing.method import assert_same, quiet_trainer, snapshot
 from lightning_nas.training import (
     SGD,
@@ -59,6 +61,7 @@ from lightning_nas.training import (
     Cosine,
     CosineRestarts,
     Exponential,
+    Linear,
     Module,
     Optimizer,
     Retrain,
@@ -67,6 +70,11 @@ from lightning_nas.training import (
 from lightning_nas.training.checks import check_continued
 from lightning_nas.trials import TrialSearch
 from tests.helpers.methods import Words, space
+
+
+class Own(ImageClassification):
+    """Another classification."""
+
 
 # -- what the table says -----------------------------------------------------------------------------------------------
 
@@ -156,6 +164,7 @@ WORKERS = "processes prepare the same batches"
 PLACE = "the same data from another place"
 FETCHING = "says what is done where files are missing or others, and here they are there"
 EXECUTOR = "where and how trials run changes no result; tests/trials runs them in processes"
+LAST_EPOCH = "in the last epoch the temperature is the end's"
 CUTOUT = Changes(4, WEIGHTS)
 OTHER_ARCHITECTURE = ArchitectureRecord(NASBench201(), (1, 1, 1, 1, 1, 1))
 DIGITS = {"channels": 1, "image_size": 8, "num_classes": 10}
@@ -181,6 +190,12 @@ POLICIES = {
     "operation_bias": Refused({"conv_3x3": 1.0}),
     "skip_target": Refused(0.3),
 }
+UPDATE = {
+    "decay": Changes(0.5, POLICY, WEIGHTS),
+    "entropy_weight": Changes(1.0, POLICY, WEIGHTS),
+    "baseline": Refused(1.0),
+    "differentiate_entropy": Refused(None),
+}
 FEW = ["skip_connect", "sep_conv_3x3"]
 
 TABLE: dict[type, Row] = {
@@ -195,6 +210,7 @@ TABLE: dict[type, Row] = {
             "order": Changes("first", ALPHAS),
             "warmup_epochs": Changes(3, ALPHAS),
             "unrolled_clip": Changes(1e-3, ALPHAS),
+            "relaxation": Refused(GumbelSoftmax()),
             "optimizer": Refused(Adam(0.1)),
             "optimizer.lr": Changes(0.2, (*WEIGHTS, *ALPHAS, *RATES)),
             "optimizer.momentum": Changes(0.1, (*WEIGHTS, *ALPHAS), RATES),
@@ -216,8 +232,7 @@ TABLE: dict[type, Row] = {
             "models_per_step": Changes(2, WEIGHTS),
             "controller_steps": Refused(3),  # it is the length of an epoch, by which batches are numbered
             "samples_per_step": Changes(3, POLICY, WEIGHTS),
-            "entropy_weight": Changes(1.0, POLICY, WEIGHTS),
-            "baseline_decay": Changes(0.5, POLICY, WEIGHTS),
+            "update": Refused(Reinforce(0.9)),
             "skip_weight": Changes(5.0, POLICY, WEIGHTS),
             "controller_optimizer": Refused(SGD(0.1)),
             "controller_optimizer.lr": Changes(0.1, (*POLICY, *RATES), WEIGHTS),
@@ -226,6 +241,51 @@ TABLE: dict[type, Row] = {
             "optimizer.clip": Changes(1e-3, WEIGHTS),
             "drop_path": Changes(0.9, WEIGHTS),
             "n_candidates": Changes(4, COMPARED, (*WEIGHTS, *POLICY)),
+        },
+    ),
+    SNAS: Row(
+        "snas",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "relaxation": Refused(StraightThroughGumbel()),
+            "cost": Changes("linear", ALPHAS, RATES),
+            "cost_weight": Changes(1.0, ALPHAS, RATES),
+            "estimator": Changes("discrete", ALPHAS, RATES),
+            "drop_path": Changes(0.0, WEIGHTS, RATES),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
+        },
+    ),
+    GDAS: Row(
+        "gdas",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "relaxation": Refused(GumbelSoftmax()),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
+        },
+    ),
+    PDARTS: Row(
+        "p_darts",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ENASMicro()),
+            "bn": Waits("batch", "as of DARTS, by the same class"),
+            "stages": Refused([{"cells": 3}]),
+            "operations": Refused([3]),
+            "skip_dropout": Changes([0.9], WEIGHTS, RATES),
+            "epochs": Refused(4),
+            "warmup_epochs": Changes(1, WEIGHTS, RATES),  # dropout falls later
+            "max_skips": Waits(0, "it is for what is derived; tests/methods/test_p_darts.py derives"),
+            "optimizer": Refused(Adam(0.1)),
+            "alphas_optimizer": Refused(SGD(0.1)),
         },
     ),
     RandomSearchWS: Row(
@@ -243,6 +303,28 @@ TABLE: dict[type, Row] = {
             "rounds": Changes(2, COMPARED, WEIGHTS),
         },
     ),
+    SPOS: Row(
+        "spos",
+        "model",
+        NETWORK
+        | {
+            "space": Refused(ShuffleBlocks()),
+            "network": Refused({"dropout": 0.5}),
+            "bn": Changes("batch", COMPARED, WEIGHTS),
+            "optimizer": Refused(Adam(0.1)),
+            "optimizer.clip": Changes(1e-3, WEIGHTS),
+            "bins": Refused([20e3, 30e3]),
+            "limit": Changes("multiply_adds <= 25e3", COMPARED, WEIGHTS),
+            "rounds": Changes(3, COMPARED, WEIGHTS),
+            "population": Changes(5, COMPARED, WEIGHTS),
+            "n_parents": Changes(1, COMPARED, WEIGHTS),
+            "n_mutants": Changes(0, COMPARED, WEIGHTS),
+            "n_crossovers": Changes(0, COMPARED, WEIGHTS),
+            "mutation": Changes(0.9, COMPARED, WEIGHTS),
+            "n_batches": Changes(2, COMPARED, WEIGHTS),
+            "n_calibration": Changes(2, COMPARED, WEIGHTS),
+        },
+    ),
     Retrain: Row(
         "SGD",
         "model",
@@ -253,6 +335,7 @@ TABLE: dict[type, Row] = {
             "optimizer": Refused(Adam(0.1)),
             "drop_path": Changes(0.9, WEIGHTS),
             "drop_path_schedule": Changes("scheduled", WEIGHTS),
+            "initial": Refused("last.ckpt"),
         },
     ),
     TrialSearch: Row(
@@ -324,6 +407,7 @@ TABLE: dict[type, Row] = {
             "folder": Reads("moved", PLACE),
             "image_size": Refused(7),
             "flip": Changes(False, WEIGHTS),
+            "labelled": Refused(False),
             "cutout": CUTOUT,
             "num_workers": Reads(1, WORKERS),
         },
@@ -359,6 +443,22 @@ TABLE: dict[type, Row] = {
         "model.task",
         {"label_smoothing": Changes(0.5, WEIGHTS), "auxiliary_weight": Changes(5.0, WEIGHTS)},
     ),
+    ContrastiveLearning: Row(
+        "contrastive",
+        "model.task",
+        {"temperature": Changes(0.1, WEIGHTS), "features": Refused(7), "dimensions": Refused(2)},
+    ),
+    Distillation: Row(
+        "distilled",
+        "model.task",
+        {
+            "teacher": Reads("moved.ckpt", "the same weights from another place"),
+            "weight": Changes(0.1, WEIGHTS),
+            "temperature": Changes(1.0, WEIGHTS),
+            "task": Refused(Own()),
+            "task.label_smoothing": Changes(0.5, WEIGHTS),
+        },
+    ),
     LanguageModeling: Row(
         "PennTreebank",
         "model.task",
@@ -370,7 +470,14 @@ TABLE: dict[type, Row] = {
     ),
     # -- optimisers and schedules
     SGD: Row(
-        "SGD", "model.optimizer", RULE | {"momentum": Changes(0.1, WEIGHTS, RATES), "nesterov": Changes(True, WEIGHTS)}
+        "SGD",
+        "model.optimizer",
+        RULE
+        | {
+            "momentum": Changes(0.1, WEIGHTS, RATES),
+            "nesterov": Changes(True, WEIGHTS),
+            "decay_vectors": Refused(False),
+        },
     ),
     RMSprop: Row(
         "RMSprop",
@@ -407,6 +514,7 @@ TABLE: dict[type, Row] = {
         "model.optimizer.schedule",
         {"decay": Changes(0.5, (*WEIGHTS, *RATES)), "constant_epochs": Changes(2, (*WEIGHTS, *RATES))},
     ),
+    Linear: Row("Linear", "model.optimizer.schedule", {"minimum": Changes(0.02, (*WEIGHTS, *RATES))}),
     # -- spaces
     DARTSCell: Row(
         "darts",
@@ -457,10 +565,10 @@ TABLE: dict[type, Row] = {
             "optimizer": Refused(SGD(0.1)),
             "optimizer.lr": Refused(0.2),  # although an optimiser's may change elsewhere
             "batch_size": Refused(2),
-            "baseline_decay": Refused(0.5),
-            "entropy_weight": Refused(0.1),
+            "update": Refused(PPO()),
+            "update.entropy_weight": Refused(0.1),  # although an update's may change elsewhere
         },
-        PolicyGradient(FactorizedController(), Adam(0.1)),
+        PolicyGradient(FactorizedController(), Adam(0.1), 1, Reinforce(0.9)),
     ),
     RandomSearch: Row("trials", "model.strategy", {"by": Refused("choice")}, RandomSearch()),
     TabularBenchmark: Row(
@@ -546,6 +654,14 @@ TABLE: dict[type, Row] = {
         },
         Ray(),
     ),
+    # -- relaxations
+    Softmax: Row("darts", "model.relaxation", {}, Softmax()),
+    GumbelSoftmax: Row(
+        "snas", "model.relaxation", {"start": Waits(0.1, LAST_EPOCH), "end": Changes(0.1, ALPHAS, RATES)}
+    ),
+    StraightThroughGumbel: Row(
+        "gdas", "model.relaxation", {"start": Waits(0.1, LAST_EPOCH), "end": Changes(9.0, ALPHAS, RATES)}
+    ),
     # -- controllers
     LSTMController: Row("enas", "model.controller", POLICIES | {"hidden": Refused(3), "layers": Refused(2)}),
     TransformerController: Row(
@@ -557,6 +673,13 @@ TABLE: dict[type, Row] = {
     FactorizedController: Row(
         "enas", "model.controller", {"skip_target": POLICIES["skip_target"]}, FactorizedController()
     ),
+    # -- updates of controllers
+    PPO: Row(
+        "enas",
+        "model.update",
+        UPDATE | {"clip": Changes(0.01, POLICY, WEIGHTS), "passes": Changes(2, POLICY, WEIGHTS)},
+    ),
+    Reinforce: Row("PyDocs", "model.update", UPDATE),
 }
 
 # -- the table is complete ---------------------------------------------------------------------------------------------
@@ -616,15 +739,15 @@ def sgd(**settings):
     )
 
 
-def retrain(optimizer=None, inputs=None):
+def retrain(optimizer=None, inputs=None, task=None):
     network = {"channels": 2, "cells": 1}
     optimizer = optimizer or sgd(clip=None)
-    task = ImageClassification()
+    task = task or ImageClassification()
     return Retrain("nas_bench_201_best", task, network, inputs, 0, "weights", optimizer, 0.3)
 
 
 def controlled(which, **settings):
-    few = {"controller_steps": 2, "samples_per_step": 2, "baseline_decay": 0.9, "n_candidates": 2}
+    few = {"controller_steps": 2, "samples_per_step": 2, "update": PPO(0.9), "n_candidates": 2}
     controller = LSTMController(hidden=8, operation_bias={})
     policy = Adam(0.01, betas=(0.0, 0.999), eps=1e-3)
     more = {"controller": controller, "controller_optimizer": policy, "optimizer": sgd()}
@@ -638,16 +761,21 @@ def searched(method, **settings):
 
 def reading():
     recurrent = ENASRecurrentCell(nodes=3)
-    return controlled(recurrent, task=LanguageModeling(), network={"hidden": 6})
+    update = Reinforce(0.9, 1e-4, baseline=0.0)
+    return controlled(recurrent, task=LanguageModeling(), network={"hidden": 6}, update=update)
 
 
 def digits(**settings):
     return Digits(**({"batch_size": 256} | settings))  # two steps an epoch
 
 
+ONE_STAGE = {"stages": [{"cells": 2}], "operations": [], "skip_dropout": [0.3], "epochs": 3, "warmup_epochs": 0}
 WORDS = {"batch_size": 2, "evaluation_batch_size": 2, "bptt": 5}
 RUNS = {
     "darts": lambda: (searched(DARTS, alphas_optimizer=Adam(0.02, betas=(0.5, 0.999))), digits()),
+    "snas": lambda: (searched(SNAS, cost="log", relaxation=GumbelSoftmax()), digits()),
+    "gdas": lambda: (searched(GDAS, relaxation=StraightThroughGumbel()), digits()),
+    "p_darts": lambda: (searched(PDARTS, **ONE_STAGE), digits()),
     "enas": lambda: (
         controlled(
             ENASMacro(layers=3),
@@ -666,6 +794,24 @@ RUNS = {
     "AdamW": lambda: (retrain(AdamW(1e-3)), digits()),
     "CosineRestarts": lambda: (retrain(sgd(schedule=CosineRestarts(1e-3))), digits()),
     "Exponential": lambda: (retrain(sgd(schedule=Exponential(0.9))), digits()),
+    "Linear": lambda: (retrain(sgd(schedule=Linear(1e-3))), digits()),
+    "spos": lambda: (
+        SPOS(
+            ShuffleBlocks(4, (8, 12), (1, 2), (1, 2), 1, 8),
+            ImageClassification(),
+            {"dropout": 0.0},
+            DIGITS,
+            optimizer=sgd(decay_vectors=False),
+            rounds=2,
+            population=6,
+            n_parents=3,
+            n_mutants=3,
+            n_crossovers=2,
+            n_batches=1,
+            n_calibration=1,
+        ),
+        digits(),
+    ),
     "auxiliary": lambda: (
         Retrain(
             "darts_v2",
@@ -676,6 +822,8 @@ RUNS = {
         ),
         Digits(image_size=32, batch_size=64),
     ),
+    "distilled": lambda: (retrain(task=Distillation("teacher.ckpt")), digits()),
+    "contrastive": lambda: (retrain(task=ContrastiveLearning(features=6, dimensions=4)), digits()),
     "ClutteredDigits": lambda: (retrain(), ClutteredDigits(n_images=200, batch_size=50)),
     "CIFAR10": lambda: (retrain(), CIFAR10("data", batch_size=10, num_workers=0)),
     "ImageFolder": lambda: (retrain(), ImageFolder("pictures", batch_size=4, num_workers=0)),
@@ -756,6 +904,11 @@ def sources(tmp_path_factory):
         for path in (f"texts/{split}.txt", f"texts/{other}.txt", f"moved/{split}.txt"):
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text)
+    teacher = retrain(inputs=DIGITS)
+    run = quiet_trainer(max_epochs=1)
+    run.fit(teacher, digits())
+    for name in ("teacher.ckpt", "moved.ckpt"):
+        run.save_checkpoint(folder / name)
     images, labels = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 10
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -895,15 +1048,15 @@ def compared(model, data):
     """What a search compares in the end: architectures, on how many batches, with their scores."""
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        rank = Scorer.rank
+        best_first = Scorer.best_first
 
         def spy(self, *args):
-            scores = rank(self, *args)
+            scores = best_first(self, *args)
             seen.append((len(self.validation), scores))
             return scores
 
-        patch.setattr(Scorer, "rank", spy)
-        if isinstance(model, (ENAS, RandomSearchWS)):
+        patch.setattr(Scorer, "best_first", spy)
+        if isinstance(model, (ENAS, SPOS, RandomSearchWS)):
             model.choose(data)
     return seen
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lightning_nas.errors import SettingError
-from lightning_nas.training.lr_schedules import Cosine, CosineRestarts, Exponential
+from lightning_nas.training.lr_schedules import Cosine, CosineRestarts, Exponential, Linear
 
 
 def rates(schedule, n_epochs, lr=1.0):
@@ -34,12 +34,18 @@ def test_an_exponential_is_constant_at_first():
     assert rates(Exponential(), 3) == [1, 1, 1]
 
 
+def test_a_line_ends_at_its_minimum():
+    assert rates(Linear(), 4, lr=0.5) == [0.5, 0.375, 0.25, 0.125]
+    assert rates(Linear(0.1), 4, lr=0.5) == pytest.approx([0.5, 0.4, 0.3, 0.2])
+
+
 @pytest.mark.parametrize(
     ("make", "field"),
     [
         (lambda: Cosine(-0.1), "minimum"),
         (lambda: Cosine(math.nan), "minimum"),
         (lambda: Cosine(warmup_epochs=-1), "warmup_epochs"),
+        (lambda: Linear(-0.1), "minimum"),
         (lambda: CosineRestarts(first_period=0), "first_period"),
         (lambda: Exponential(0.0), "decay"),
         (lambda: Exponential(1.1), "decay"),

@@ -1,5 +1,6 @@
 """The search of many trials: what it asks and tells and when it ends, and that it continues where it was."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -7,13 +8,16 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+import torch
 
+from lightning_nas.controllers import PPO
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation
 from lightning_nas.executors import Executor, Processes, Ray, Serial
 from lightning_nas.executors.trial import run_trial
-from lightning_nas.strategies import RandomSearch
+from lightning_nas.strategies import PolicyGradient, RandomSearch
 from lightning_nas.strategies.base import Strategy
+from lightning_nas.testing.method import assert_same
 from lightning_nas.trials import TrialLoop
 from lightning_nas.trials.log import read_trials
 from tests.helpers.own_search import Scripted, Sensitive, Switches, evaluations, results
@@ -169,6 +173,29 @@ def test_a_search_cut_off_anywhere_goes_on_with_all_that_has_ended(tmp_path, aft
     assert repr(again.history) == repr(resumed.history)
     assert (again.best, again.cost) == (resumed.best, resumed.cost)
     assert again.strategy.told == resumed.strategy.told
+
+
+def test_ppo_told_out_of_order_is_replayed_to_the_bit_also_in_the_middle_of_a_batch(tmp_path):
+    def begun():
+        strategy = PolicyGradient(batch_size=4, update=PPO())
+        return search(tmp_path, Shuffling(3), strategy=strategy, deterministic=False, n_trials=30).open()
+
+    def learnt(trials):
+        return trials.strategy.policy.start.detach().clone(), trials.strategy.baseline.state_dict()
+
+    states = []
+    with begun() as trials:
+        while not trials.done:
+            assert len(trials.step()) == 1
+            states.append(copy.deepcopy(learnt(trials)))
+    log = tmp_path / "trials.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    assert len(states) == 30
+    for n_told in (3, 10, 17, 24):
+        log.write_text("".join(lines[: 1 + n_told]))
+        with begun() as trials:
+            assert_same(learnt(trials), states[n_told - 1])
+    assert not torch.equal(states[2][0], states[-1][0])
 
 
 def test_a_search_goes_on_beyond_its_end_as_if_it_had_been_longer(tmp_path):

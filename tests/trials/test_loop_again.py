@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from lightning_nas.controllers import PPO
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation
 from lightning_nas.executors import Serial
@@ -95,7 +96,9 @@ def test_a_trial_that_fails_again_is_not_run_a_third_time_until_the_search_is_op
     assert [evaluations(tmp_path)[number] for number in (1, 4, 5, 6)] == [3, 3, 3, 3]
 
 
-@pytest.mark.parametrize("strategy", [AgingEvolution(4, 2), PolicyGradient(), RandomSearch()])
+@pytest.mark.parametrize(
+    "strategy", [AgingEvolution(4, 2), PolicyGradient(), PolicyGradient(batch_size=3, update=PPO()), RandomSearch()]
+)
 def test_every_strategy_takes_a_second_result(tmp_path, strategy):
     search(tmp_path, accidents=WRONG, strategy=strategy).run()
     mended = search(tmp_path, strategy=type(strategy)(**strategy.spec["init_args"]), retry_failed=True, n_trials=15)

@@ -1,20 +1,20 @@
 """The DARTS cell (Liu, Simonyan, Yang, ICLR 2019) and its network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations import DARTS_OPERATIONS
+from lightning_nas.operations import DARTS_OPERATIONS, NORMALIZED_POOLS, OPERATIONS, Operation
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
-from lightning_nas.spaces.cells import Edges, States
+from lightning_nas.spaces.cells import Drops, Edges, Form, States
 from lightning_nas.spaces.graphs import Graph
-from lightning_nas.spaces.image_cells.shell import Cell, CellSpace, Kind, Place, Preprocess
+from lightning_nas.spaces.image_cells.shell import Cell, CellNetwork, CellSpace, Kind, Place, Preprocess, Stem
 from lightning_nas.spaces.kept_edges import KeptEdges
 
 
 class DARTSCell(KeptEdges, CellSpace):
-    """One choice per edge, over the operations; every node keeps two incoming edges.
+    """One choice per edge, over the operations; every node keeps two incoming edges (or ``kept``).
 
     States 0 and 1 of a cell are the outputs of the two cells before it, nodes follow; ``normal/0->2`` is the edge from
     state 0 to node 2 of the normal cell. All cells of a kind share their choices.
@@ -25,9 +25,9 @@ class DARTSCell(KeptEdges, CellSpace):
         operations: the candidates on every edge; ``none`` has to be among them.
         sparse: whether a node may keep fewer than two edges. Random search with weight sharing draws such cells in its
             released code, where ``none`` is one of the operations on a kept edge.
+        kept: the number of edges that a node keeps, 1 or 2; None: any number, none too, so that every edge may have any
+            of the operations (SNAS).
     """
-
-    kept = 2
 
     def __init__(
         self,
@@ -35,8 +35,13 @@ class DARTSCell(KeptEdges, CellSpace):
         nodes: int = 4,
         operations: Sequence[str] = DARTS_OPERATIONS,
         sparse: bool = False,
+        kept: int | None = 2,
     ) -> None:
-        self.sparse = sparse
+        if kept not in (1, 2, None):
+            raise SettingError(f"kept: 1, 2 or null, got {kept!r}")
+        if sparse and kept is None:
+            raise SettingError("sparse: changes nothing where kept is null; leave it out")
+        self.sparse, self.kept = sparse, kept
         super().__init__(kinds, nodes, operations)
         if "none" not in operations or len(operations) < 2:
             raise SettingError("operations: needs none (an edge that is not kept) and at least one other")
@@ -88,19 +93,49 @@ class DARTSCell(KeptEdges, CellSpace):
             graphs[kind] = Graph.of([*(edge for edge in edges if edge[2] != "none"), *outputs], label.values())
         return graphs
 
-    def cell(self, choices: Sequence[Choice], place: Place, affine: bool) -> Cell:
-        return EdgeCell(choices, self.nodes, place, affine)
+    def network(  # type: ignore[override]  # each space names the settings of its own network
+        self,
+        inputs: dict[str, int],
+        channels: int = 16,
+        cells: int = 8,
+        form: Form = "search",
+        stem: Stem = "cifar",
+        auxiliary: bool = False,
+        pool_norm: bool = False,
+    ) -> CellNetwork:
+        """A stack of cells; see :class:`~lightning_nas.spaces.image_cells.shell.CellNetwork`.
+
+        Args:
+            inputs: ``channels``, ``image_size`` and ``num_classes`` of the data.
+            channels: width of the first cells, an even number.
+            cells: the number of cells in the network.
+            form: ``search``: BatchNorm without scale and shift; ``final``: the network to train and report.
+            stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
+            auxiliary: a second classifier at two thirds of the depth, in training.
+            pool_norm: whether a BatchNorm follows the pool of every edge in final form too (SNAS, released code).
+        """
+        return self.stack(inputs, channels, cells, form, stem, auxiliary, pool_norm=pool_norm)
+
+    def cell(self, choices: Sequence[Choice], place: Place, affine: bool, pool_norm: bool = False) -> Cell:
+        return EdgeCell(choices, self.nodes, place, affine, NORMALIZED_POOLS if pool_norm else OPERATIONS)
 
 
 class EdgeCell(Cell):
     """A cell with an operation on every edge; the output is all nodes side by side."""
 
-    def __init__(self, choices: Sequence[Choice], nodes: int, place: Place, affine: bool) -> None:
+    def __init__(
+        self,
+        choices: Sequence[Choice],
+        nodes: int,
+        place: Place,
+        affine: bool,
+        operations: Mapping[str, Operation | None] = OPERATIONS,
+    ) -> None:
         super().__init__()
         self.widths = {"nodes": nodes * place.channels}
         self.preprocess = Preprocess(place, affine)
         strided = (0, 1) if place.kind == "reduce" else ()
-        self.edges = Edges(choices, 2, place.channels, strided, affine)
+        self.edges = Edges(choices, 2, place.channels, strided, affine, operations)
 
-    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
-        return States(torch.cat(self.edges(self.preprocess(s0, s1), gates, probability), 1), ("nodes",))
+    def forward(self, s0: States, s1: States, gates: Resolved, drops: Drops) -> States:
+        return States(torch.cat(self.edges(self.preprocess(s0, s1), gates, drops), 1), ("nodes",))

@@ -20,7 +20,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved
-from lightning_nas.spaces.cells import Candidates, Form, States, check_form
+from lightning_nas.spaces.cells import Candidates, Drops, Form, States, check_form
 from lightning_nas.spaces.image_cells.nasnet import NodePairs, NodePairsCell, side_by_side
 from lightning_nas.spaces.image_cells.shell import Place
 from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetwork, cifar_stem
@@ -148,7 +148,7 @@ class ENASMicroNetwork(ImageNetwork):
         for k, cell in enumerate(self.cells):
             if str(k) in self.halvings:
                 s0, s1 = s1, States(self.halvings[str(k)](s1.x, s1.names), ("halved",))
-            s0, s1 = s1, cell(s0, s1, resolved, self.drop_probability(drop_path, (k + 1) / len(self.cells)))
+            s0, s1 = s1, cell(s0, s1, resolved, self.drops(drop_path, (k + 1) / len(self.cells)))
             if k == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
         pooled = F.dropout(F.relu(s1.x).mean((2, 3), keepdim=True), self.dropout, self.training)
@@ -203,11 +203,11 @@ class MicroCell(NodePairsCell):
         self.combine = None if final else ReLUConvBN(loose, channels, affine=True)
         self.widths = loose if final else {"cell": channels}
 
-    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
+    def forward(self, s0: States, s1: States, gates: Resolved, drops: Drops) -> States:
         x0 = s0.x if self.before_last is None else self.before_last(s0.x, s0.names)
         x1 = s1.x if self.last is None else self.last(s1.x, s1.names)
         x1 = x1 if self.base is None else self.base(x1)
-        states = self.states([x0, x1], gates, probability)
+        states = self.states([x0, x1], gates, drops)
         loose = self.loose(gates, range(self.nodes + 2))
         for k, halve in self.halvings.items():
             if int(k) in loose:

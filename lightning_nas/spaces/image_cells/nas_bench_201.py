@@ -105,8 +105,17 @@ class NASBench201Network(ImageNetwork):
         self.classifier = nn.Linear(width, inputs["num_classes"])
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0) -> Tensor:
-        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``."""
+    def forward(
+        self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0, skip_dropout: float = 0.0
+    ) -> Tensor:
+        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
+
+        Args:
+            x: a batch of images, ``(N, C, H, W)``.
+            gates: how each choice is taken; None where the space has one architecture.
+            drop_path: probability to drop an operation's output for a sample, in training.
+            skip_dropout: probability to drop a value that an identity passes on, in training (Chen et al. 2019).
+        """
         resolved = self.space.resolve(gates)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         depth, n_cells = 0, sum(map(len, self.stacks))  # type: ignore[arg-type]
@@ -115,7 +124,7 @@ class NASBench201Network(ImageNetwork):
                 x = self.reductions[k - 1](x)
             for cell in stack:  # type: ignore[attr-defined]
                 depth += 1
-                x = cell([x], resolved, self.drop_probability(drop_path, depth / n_cells))[-1]
+                x = cell([x], resolved, self.drops(drop_path, depth / n_cells, skip_dropout))[-1]
         return self.classifier(self.head(x).mean((2, 3)))
 
 

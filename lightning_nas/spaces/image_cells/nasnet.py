@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.spaces.base import Architecture, Choice, Resolved
-from lightning_nas.spaces.cells import Candidates, Seen, States
+from lightning_nas.spaces.cells import Candidates, Drops, Seen, States
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_cells.shell import Cell, CellSpace, Kind, Place, Preprocess
 from lightning_nas.spaces.sums import Node
@@ -151,7 +151,7 @@ class NodePairsCell(Cell):
     def _slots(self) -> list[tuple[str, int]]:
         return [(f"{self.kind}/{node}", slot) for node in range(2, self.nodes + 2) for slot in (1, 2)]
 
-    def states(self, inputs: Sequence[Tensor], gates: Resolved, probability: float) -> list[Tensor]:
+    def states(self, inputs: Sequence[Tensor], gates: Resolved, drops: Drops) -> list[Tensor]:
         """The two inputs and the nodes' states."""
         states = list(inputs)
         seen: Seen = {}
@@ -163,7 +163,7 @@ class NodePairsCell(Cell):
                     for option, weight in gates[f"{node}/operation_{slot}"]:
                         place, read = f"{node}/{slot}/{source}", states[int(source)]
                         both = weight if by_source is None else by_source if weight is None else by_source * weight
-                        new.add(self.candidates(place, int(source), option, read, seen, probability, both))
+                        new.add(self.candidates(place, int(source), option, read, seen, drops, both))
             state = new.finish()
             states.append(self.candidates.nothing(states[0]) if state is None else state)
         return states
@@ -182,8 +182,8 @@ class PairCell(NodePairsCell):
         self.preprocess = Preprocess(place, affine)
         self.widths = {str(state): place.channels for state in self.can_be_loose if state >= 2}
 
-    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
-        states = self.states(self.preprocess(s0, s1), gates, probability)
+    def forward(self, s0: States, s1: States, gates: Resolved, drops: Drops) -> States:
+        states = self.states(self.preprocess(s0, s1), gates, drops)
         return side_by_side(states, self.loose(gates, range(2, self.nodes + 2)))
 
 

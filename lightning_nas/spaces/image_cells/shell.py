@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
-from lightning_nas.spaces.cells import Form, States, check_form, check_operations
+from lightning_nas.spaces.cells import Drops, Form, States, check_form, check_operations
 from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, cifar_stem
 
 Stem = Literal["cifar", "imagenet"]
@@ -29,7 +29,7 @@ class Cell(nn.Module):
 
     widths: dict[str, int]
 
-    def forward(self, s0: States, s1: States, gates: Resolved, probability: float) -> States:
+    def forward(self, s0: States, s1: States, gates: Resolved, drops: Drops) -> States:
         raise NotImplementedError
 
 
@@ -131,7 +131,7 @@ class CellNetwork(ImageNetwork):
         self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
 
     def forward(
-        self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0
+        self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0, skip_dropout: float = 0.0
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
 
@@ -139,6 +139,7 @@ class CellNetwork(ImageNetwork):
             x: a batch of images, ``(N, C, H, W)``.
             gates: how each choice is taken; None where the space has one architecture.
             drop_path: probability to drop an operation's output for a sample, in training.
+            skip_dropout: probability to drop a value that an identity passes on, in training (Chen et al. 2019).
 
         Returns:
             logits; in training with an auxiliary head also the head's logits.
@@ -149,7 +150,8 @@ class CellNetwork(ImageNetwork):
         s0, s1 = (States(output, ("stem",)) for output in outputs)
         auxiliary = None
         for k, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1, resolved, self.drop_probability(drop_path, (k + 1) / len(self.cells)))
+            drops = self.drops(drop_path, (k + 1) / len(self.cells), skip_dropout)
+            s0, s1 = s1, cell(s0, s1, resolved, drops)
             if k == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
         logits = self.classifier(s1.x.mean((2, 3), keepdim=True), s1.names).flatten(1)
@@ -204,10 +206,23 @@ class CellSpace(Space):
             stem: ``cifar`` keeps the images' resolution, ``imagenet`` divides it by 8.
             auxiliary: a second classifier at two thirds of the depth, in training.
         """
+        return self.stack(inputs, channels, cells, form, stem, auxiliary)
+
+    def stack(
+        self,
+        inputs: dict[str, int],
+        channels: int,
+        cells: int,
+        form: Form,
+        stem: Stem,
+        auxiliary: bool,
+        **of_cells: Any,
+    ) -> CellNetwork:
+        """The network; ``of_cells`` are settings that :meth:`cell` takes beyond those here."""
         check_form(form)
 
         def build_cell(place: Place) -> Cell:
             choices = [choice for choice in self.choices if choice.cell == place.kind]
-            return self.cell(choices, place, affine=form == "final")
+            return self.cell(choices, place, form == "final", **of_cells)
 
         return CellNetwork(self, inputs, build_cell, channels, cells, stem, auxiliary, self.kinds)

@@ -192,7 +192,7 @@ class ENASMacroNetwork(ImageNetwork):
         states = {0: self.stem(x.contiguous(memory_format=torch.channels_last))}
         for name, layer in self.layers.items():
             number = int(name)
-            probability = self.drop_probability(drop_path, number / len(self.layers))
+            probability = self.drops(drop_path, number / len(self.layers)).path
             states[number] = layer(states, resolved, probability)
             states = {state: value for state, value in states.items() if last_reader[state] > number}
             if name in self.reductions:

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_nas.costs.profile import count_parameters
 from lightning_nas.operations import DARTS_OPERATIONS
-from lightning_nas.spaces import Architecture, Choice, DARTSCell, Gates
-from lightning_nas.spaces.cells import States
+from lightning_nas.spaces import PUBLISHED, Architecture, Choice, DARTSCell, Gates
+from lightning_nas.spaces.cells import Drops, States
 from lightning_nas.spaces.image_cells.darts import EdgeCell
 from lightning_nas.spaces.image_cells.shell import Cell, CellNetwork, Place
 from lightning_nas.spaces.kept_edges import KeptEdges
@@ -437,7 +438,7 @@ def test_a_cell_by_hand() -> None:
         )  # the identity, since new BatchNorms divide by sqrt(1 + 1e-5) only
     s0, s1 = torch.rand(2, 1, 2, 4, 4, dtype=torch.float64)  # not negative: ReLU does nothing
     states = (States(s, ("x",)) for s in (s0, s1))
-    out = cell(*states, space.resolve(space.gates(architecture)), 0.0).x * math.sqrt(1 + 1e-5)
+    out = cell(*states, space.resolve(space.gates(architecture)), Drops()).x * math.sqrt(1 + 1e-5)
     torch.testing.assert_close(out, torch.cat([s0 + s1, 2 * s0 + s1], 1), rtol=0, atol=1e-14)
 
 
@@ -449,14 +450,14 @@ def test_a_node_without_edges_is_zero() -> None:
     cell = network.cells[0]
     state = States(torch.randn(1, 6, 8, 8), ("stem",))
     skip = DARTS_OPERATIONS.index("skip_connect")
-    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip}), 0.0).x
+    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip}), Drops()).x
     assert out.shape == (1, 4, 8, 8)
     assert not out[:, :2].any()
     assert torch.equal(out[:, 2:], cell.preprocess.last(state.x))
     # what leaves a node without edges does not run
-    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip, "normal/2->3": skip}), 0.0).x
+    out = cell(state, state, space.resolve({**gates, "normal/1->3": skip, "normal/2->3": skip}), Drops()).x
     assert torch.equal(out[:, 2:], cell.preprocess.last(state.x))
-    assert not cell(state, state, space.resolve(gates), 0.0).x.any()
+    assert not cell(state, state, space.resolve(gates), Drops()).x.any()
 
 
 # -- drop-path -------------------------------------------------------------------------------------------------------
@@ -479,14 +480,14 @@ def test_drop_path_spares_the_identity_only(operation: str, reduction: bool, dro
     cell = cell_of(space, architecture, reduction, channels=6).eval()  # in training BatchNorm would mix the samples
     s0, s1 = (States(s, ("x",)) for s in torch.randn(2, 64, 6, 6, 6, dtype=torch.float64))
     gates = space.resolve(space.gates(architecture))
-    whole, half = cell(s0, s1, gates, 0.0).x, cell(s0, s1, gates, 0.5).x
+    whole, half = cell(s0, s1, gates, Drops()).x, cell(s0, s1, gates, Drops(path=0.5)).x
     if not dropped:
         assert torch.equal(whole, half)
         return
     alone = []
     for choice, option in zip(space.choices, architecture, strict=True):
         just_this = dict.fromkeys([choice.name for choice in space.choices], 0) | {choice.name: option}
-        alone.append(cell(s0, s1, space.resolve(just_this), 0.0).x)
+        alone.append(cell(s0, s1, space.resolve(just_this), Drops()).x)
     # Each sample has lost both edges, one of them, or none; what is left counts twice.
     seen = Counter()
     for sample in range(64):
@@ -496,6 +497,52 @@ def test_drop_path_spares_the_identity_only(operation: str, reduction: bool, dro
     assert seen.total() == 64
     assert all(abs(n - 16) < 3 * math.sqrt(64 * 3 / 16) for n in seen.values())
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("operation", "reduction", "dropped"),
+    [
+        ("skip_connect", False, True),
+        ("skip_connect", True, False),  # at stride 2 a convolution
+        ("max_pool_3x3", False, False),
+        ("sep_conv_3x3", False, False),
+        ("dil_conv_5x5", True, False),
+    ],
+)
+def test_skip_dropout_drops_single_values_of_the_identity_only(operation: str, reduction: bool, dropped: bool) -> None:
+    space = DARTSCell(["normal"], 1)
+    architecture = space.from_genotype(normal=f"{operation}(0) {operation}(1)")
+    cell = cell_of(space, architecture, reduction, channels=6).eval()
+    s0, s1 = (States(s, ("x",)) for s in torch.randn(2, 64, 6, 6, 6, dtype=torch.float64))
+    gates = space.resolve(space.gates(architecture))
+    whole, some = cell(s0, s1, gates, Drops()).x, cell(s0, s1, gates, Drops(skip=0.25)).x
+    if not dropped:
+        assert torch.equal(whole, some)
+        return
+    first, second = cell.preprocess(s0, s1)
+    there = (first != 0) & (second != 0)  # where zeros do not look like what is dropped
+    seen = Counter()
+    for keep in itertools.product((0, 4 / 3), repeat=2):  # each value has lost both edges, one of them, or none
+        expected = keep[0] * first + keep[1] * second
+        seen[sum(k > 0 for k in keep)] += int(((some - expected).abs() < 1e-12)[there].sum())
+    n = int(there.sum())
+    assert seen.total() == n
+    for kept, share in enumerate((1 / 16, 6 / 16, 9 / 16)):
+        assert abs(seen[kept] - share * n) < 4 * math.sqrt(n * share * (1 - share))
+
+
+def test_skip_dropout_reaches_every_cell_in_training_alone() -> None:
+    space = DARTSCell(["normal"], 1)
+    child = space.restrict(space.from_genotype(normal="skip_connect(0) sep_conv_3x3(1)"))
+    network = child.network(SMALL, channels=2, cells=2).double()
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    seen: list[Drops] = []
+    for cell in network.cells:
+        cell.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[-1]))
+    network(images, drop_path=0.2, skip_dropout=0.4)
+    network.eval()(images, skip_dropout=0.4)
+    assert seen == [Drops(0.2, 0.4)] * 2 + [Drops()] * 2
+    assert torch.equal(network(images, skip_dropout=0.9), network(images))
 
 
 def test_drop_path_is_for_training_and_keeps_the_expectation() -> None:
@@ -693,3 +740,47 @@ def test_a_cell_is_built_from_any_part_of_a_space() -> None:
         assert {name.rpartition("/")[2] for name in cell.edges.candidates.bodies if name.startswith(edge)} == operations
     choice = next(choice for choice in part.choices if choice.name == "normal/1->3")
     assert choice == Choice("normal/1->3", ("skip_connect",), "normal/3", sources=(1,))
+
+
+# -- any number of edges -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pool_norm", "n_params", "with_auxiliary"),
+    [
+        ("snas_mild", False, 2_661_382, 3_137_808),
+        ("snas_mild", True, 2_663_542, 3_139_968),
+        ("snas_moderate", False, 2_847_358, 3_323_784),
+        ("snas_moderate", True, 2_848_222, 3_324_648),
+        ("snas_aggressive", False, 2_313_622, 2_790_048),
+        ("snas_aggressive", True, 2_313_622, 2_790_048),
+    ],
+)
+def test_cells_of_snas_with_and_without_batch_norm_after_pools(
+    name: str, pool_norm: bool, n_params: int, with_auxiliary: int
+) -> None:
+    space, architecture, _ = PUBLISHED[name].build()
+    with torch.device("meta"):
+        network = space.restrict(architecture).network(
+            CIFAR, channels=36, cells=20, form="final", auxiliary=True, pool_norm=pool_norm
+        )
+    assert count_parameters(network) == n_params
+    assert sum(parameter.numel() for parameter in network.parameters()) == with_auxiliary
+
+
+def test_where_any_number_of_edges_is_kept_every_combination_is_legal() -> None:
+    space = DARTSCell(["normal"], 2, operations=["none", "skip_connect", "max_pool_3x3"], kept=None)
+    assert space.size == 3**5
+    architecture = space.from_genotype(normal="max_pool_3x3(1) | ")
+    assert space.describe(architecture) == "normal: max_pool_3x3(1) | "
+    scores = [[0.6, 0.4, 0.0], [0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3], [0.5, 0.2, 0.3]]
+    assert space.derive(scores) == architecture
+    keeping = DARTSCell(["normal"], 2, operations=["none", "skip_connect", "max_pool_3x3"], kept=1)
+    assert keeping.size == (2 * 2) * (3 * 2)
+
+
+def test_edges_that_are_kept_are_checked() -> None:
+    with pytest.raises(ValueError, match="kept: 1, 2 or null, got 3"):
+        DARTSCell(kept=3)
+    with pytest.raises(ValueError, match="sparse: changes nothing where kept is null"):
+        DARTSCell(sparse=True, kept=None)

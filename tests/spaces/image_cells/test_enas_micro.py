@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_nas.operations import Pointwise
 from lightning_nas.spaces import PUBLISHED, ENASMicro
-from lightning_nas.spaces.cells import States
+from lightning_nas.spaces.cells import Drops, States
 
 CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}
 SMALL = {"channels": 3, "image_size": 9, "num_classes": 5}  # odd sizes: what is halved is padded
@@ -319,7 +319,7 @@ def test_drop_path_spares_the_skip_at_any_stride(k: int, operation: str, dropped
     state = States(torch.randn(64, sum(before.values()), 8, 8), tuple(before))
     s0 = States(torch.randn(64, 6, 8, 8), ("stem",))
     gates = child.resolve(None)
-    whole, half = (network.cells[k](s0, state, gates, probability).x for probability in (0.0, 0.5))
+    whole, half = (network.cells[k](s0, state, gates, Drops(path)).x for path in (0.0, 0.5))
     assert whole.shape[2] == (4 if k else 8)
     assert torch.equal(whole, half) != dropped
     # a quarter of the samples loses both terms

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import NASBench201
+from lightning_nas.spaces.cells import Drops
 
 CIFAR = {"channels": 3, "image_size": 32, "num_classes": 10}
 SMALL = {"channels": 3, "image_size": 8, "num_classes": 5}
@@ -121,6 +122,6 @@ def test_the_network_is_the_papers():
 def test_a_cell_through_which_nothing_flows_gives_zeros():
     network = child(uniform("none"), SMALL, channels=2, cells=1).eval()
     x = network.stem(torch.randn(2, 3, 8, 8))
-    (*_, out) = network.stacks[0][0]([x], network.space.resolve(None), 0.0)
+    (*_, out) = network.stacks[0][0]([x], network.space.resolve(None), Drops())
     assert out.shape == x.shape
     assert not out.any()

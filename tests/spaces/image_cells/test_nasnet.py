@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import NASNetCell
 from lightning_nas.spaces.architecture_file import load_architecture
-from lightning_nas.spaces.cells import States
+from lightning_nas.spaces.cells import Drops, States
 from lightning_nas.spaces.image_cells.nasnet import PairCell, loose_weights
 from lightning_nas.spaces.image_cells.shell import Place
 
@@ -113,7 +113,7 @@ def test_a_cell_under_weights_is_the_plain_sum(kind):
     place = Place(kind, {"x": 2}, {"x": 2}, 2, after_reduction=False)
     cell, gates = PairCell(choices, 2, place, affine=True).double(), soft_gates(space)
     s0, s1 = torch.randn(2, 3, 2, 6, 6, dtype=torch.float64)
-    out = cell(*(States(s, ("x",)) for s in (s0, s1)), space.resolve(gates), 0.0)
+    out = cell(*(States(s, ("x",)) for s in (s0, s1)), space.resolve(gates), Drops())
 
     def plain(node, slot, source, operation, x):
         stride = 2 if kind == "reduce" and source < 2 else 1
