@@ -122,7 +122,7 @@ def test_profile_of_the_network_of_the_search(capsys):
     said = lines(capsys, "profile", "darts_v2", "--latency_runs", "0")
     found = load_architecture("darts_v2")
     assert said[:2] == found.space.describe(found.architecture).splitlines()
-    assert said[2] == "network: channels 16, cells 8, stem cifar, auxiliary False"
+    assert said[2] == "network: channels 16, cells 8, stem cifar, auxiliary False, pool_norm False"
     costs = figures(said[3:])
     assert costs["parameters"] == 246_106
     assert costs["FLOPs"] == 2 * costs["multiply-adds"]
@@ -132,7 +132,7 @@ def test_profile_of_the_network_of_the_search(capsys):
 def test_profile_of_the_papers_network_has_the_published_size(capsys):
     settings = ["--network.channels=36", "--network.cells", "20", "--network.auxiliary", "true"]
     said = lines(capsys, "profile", "darts_v2", *settings, "--device=meta", "--latency_runs=0")  # computes nothing
-    assert said[2] == "network: channels 36, cells 20, stem cifar, auxiliary True"
+    assert said[2] == "network: channels 36, cells 20, stem cifar, auxiliary True, pool_norm False"
     assert figures(said)["parameters"] == 3_349_342  # as the released code prints it, without the auxiliary head
     assert figures(said)["auxiliary head"] > 0
 

@@ -19,7 +19,7 @@ TINY = ["--model.space.nodes=2", "--model.network.channels=2", "--model.network.
 CONFIGS = sorted(
     str(path.relative_to(config_folder()))
     for path in config_folder().rglob("*.yaml")
-    if path.stem != "study"  # the others are of `fit`
+    if path.stem not in ("study", "fidelities")  # the others are of `fit`
 )
 
 
@@ -88,7 +88,9 @@ def small(settings):
         network = [f"--model.evaluator.init_args.network.{name}=4" for name in ("channels", "cells")]
         if "measure" in settings["evaluator"]["init_args"]:
             return [*network, "--model.n_trials=3"]
-        few = ["epochs=1", "trainer.accelerator=cpu", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2"]
+        few = ["trainer.accelerator=cpu", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2"]
+        if settings["strategy"]["class_path"] not in ("ASHA", "Hyperband"):  # which say the epochs themselves
+            few.append("epochs=1")
         few = [f"--model.evaluator.init_args.{setting}" for setting in few]
         return [*network, *few, "--data=Digits", "--data.image_size=32"]
     network = settings["network"]

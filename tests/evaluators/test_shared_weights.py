@@ -3,6 +3,7 @@
 import copy
 import math
 from random import Random
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import pytest
@@ -269,9 +270,13 @@ class Module:
 
     seed = 3
     task = ImageClassification()
+    task_modules: ClassVar = {}
 
     def __init__(self, space, bn="recalibrate"):
         self.space, self.network, self.bn = space, supernet(space), bn
+
+    def stream(self, data, part):
+        return data.stream(part, self.seed)
 
 
 def same(batches, others):

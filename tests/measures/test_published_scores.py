@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_nas import NASBench201, SynFlow, ZeroCost
+from lightning_nas import NASBench201, Proposal, SynFlow, ZeroCost
 
 FILE = Path(os.environ.get("LIGHTNING_NAS_DATA", "nowhere")) / "zerocost_nasbench201.json.gz"
 EDGES = ("0->1", "0->2", "0->3", "1->2", "1->3", "2->3")
@@ -22,6 +22,6 @@ def test_synflow_is_the_published_one_but_for_the_weights_drawn():
     evaluator.open(space, None)
     for number, (name, known) in enumerate(list(published.items())[:12]):
         options = [OPERATIONS[digit] for digit in ast.literal_eval(name)]
-        found = evaluator(space.from_names(dict(zip(EDGES, options, strict=True))), number).metrics
+        found = evaluator(Proposal(space.from_names(dict(zip(EDGES, options, strict=True)))), number).metrics
         assert found["n_params"] == pytest.approx(1e6 * known["params"], abs=0.5)
         assert found["synflow"] == pytest.approx(known["synflow"], abs=0.3)

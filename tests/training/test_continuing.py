@@ -46,11 +46,20 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    ProxylessMobile,
     ShuffleBlocks,
 )
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.specs import Configurable, concrete, find_class, subclasses
-from lightning_nas.strategies import AgingEvolution, PolicyGradient, RandomSearch
+from lightning_nas.strategies import (
+    ASHA,
+    NSGA2,
+    AgingEvolution,
+    Hyperband,
+    PolicyGradient,
+    RandomSearch,
+    SuccessiveHalving,
+)
 from lightning_nas.supernets.scoring import Scorer
 from lightning_nas.tasks import ContrastiveLearning, Distillation, ImageClassification, LanguageModeling
 from lightning_nas.testing.method import assert_same, quiet_trainer, snapshot
@@ -197,6 +206,19 @@ UPDATE = {
     "differentiate_entropy": Refused(None),
 }
 FEW = ["skip_connect", "sep_conv_3x3"]
+CHAIN = {
+    "widths": Refused([8, 16]),
+    "blocks": Refused([1, 1]),
+    "strides": Refused([1, 2]),
+    "stem_stride": Refused(1),
+    "last": Refused(16),
+}
+RUNGS = {
+    "min_fidelity": Refused(3),
+    "max_fidelity": Refused(9),
+    "reduction": Refused(4),
+    "rungs": Refused([1, 3, 9]),
+}
 
 TABLE: dict[type, Row] = {
     # -- methods and retraining
@@ -524,6 +546,7 @@ TABLE: dict[type, Row] = {
             "nodes": Refused(1),
             "operations": Refused(FEW),
             "sparse": Refused(True),
+            "kept": Refused(None),
         },
     ),
     NASNetCell: Row(
@@ -535,6 +558,23 @@ TABLE: dict[type, Row] = {
     NASBench201: Row("trials", "model.space", {"operations": Refused(["skip_connect", "nor_conv_1x1"])}),
     ENASMicro: Row("random_search_ws", "model.space", {"nodes": Refused(1), "operations": Refused(FEW)}, ENASMicro()),
     ENASMacro: Row("enas", "model.space", {"layers": Refused(2), "operations": Refused(["conv_3x3"])}),
+    ProxylessMobile: Row(
+        "random_search_ws",
+        "model.space",
+        {**CHAIN, "first": Refused([16, 8]), "operations": Refused(["mbconv3_3x3", "mbconv6_3x3"])},
+        ProxylessMobile(),
+    ),
+    ShuffleBlocks: Row(
+        "random_search_ws",
+        "model.space",
+        {
+            **CHAIN,
+            "first": Refused(8),
+            "operations": Refused(["shuffle_3x3", "shuffle_x"]),
+            "scales": Refused([0.6, 1.0]),
+        },
+        ShuffleBlocks(),
+    ),
     DARTSRecurrentCell: Row(
         "PyDocs",
         "model.space",
@@ -571,6 +611,26 @@ TABLE: dict[type, Row] = {
         PolicyGradient(FactorizedController(), Adam(0.1), 1, Reinforce(0.9)),
     ),
     RandomSearch: Row("trials", "model.strategy", {"by": Refused("choice")}, RandomSearch()),
+    NSGA2: Row(
+        "trials",
+        "model.strategy",
+        {
+            "population": Refused(5),
+            "crossover": Refused(0.5),
+            "mutation": Refused(0.5),
+            "distinct": Refused(False),
+            "asynchronous": Refused(True),
+        },
+        NSGA2(),
+    ),
+    ASHA: Row("trials", "model.strategy", RUNGS, ASHA()),
+    Hyperband: Row("trials", "model.strategy", {**RUNGS, "repeats": Refused(2)}, Hyperband()),
+    SuccessiveHalving: Row(
+        "trials",
+        "model.strategy",
+        {**RUNGS, "repeats": Refused(2), "architectures": Refused(243)},
+        SuccessiveHalving(),
+    ),
     TabularBenchmark: Row(
         "trials",
         "model.evaluator",

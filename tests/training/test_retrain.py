@@ -108,7 +108,7 @@ def test_scheduled_drop_path_grows_with_the_steps_and_the_depth(make, n_cells):
     module, seen = make(drop_path=0.4, drop_path_schedule="scheduled", inputs=digits().inputs), []
     cells = getattr(module.network, "cells", None) or [cell for stack in module.network.stacks for cell in stack]
     for cell in cells:
-        cell.register_forward_pre_hook(lambda cell, args: seen.append(args[-1]) if cell.training else None)
+        cell.register_forward_pre_hook(lambda cell, args: seen.append(args[-1].path) if cell.training else None)
     trainer(max_epochs=3, limit_train_batches=2).fit(module, digits())
     k, expected = 1 - 0.4, []
     for step in range(3 * 2):
