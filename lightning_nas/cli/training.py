@@ -198,6 +198,8 @@ class CommandLine(LightningAdapter):
             raise SettingError("test: a search has no test figures; derive its architecture, retrain it and test that")
         if self.command == "validate" and not self.model.has_network:
             raise SettingError("validate: a search of many trials has no network to validate")
+        if self.command == "derive" and not self.model.has_network:
+            raise SettingError("derive: a search of many trials has its best in its folder, architecture.json")
         if self.command == "derive" and not self.model.derivable:
             raise SettingError("derive: the checkpoint is of a retraining; only a search has something to derive")
 

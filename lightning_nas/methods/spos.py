@@ -16,8 +16,11 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
+
+from lightning.pytorch import Trainer
 
 from lightning_nas.costs.flops import Flops
 from lightning_nas.data import DataModule
@@ -135,8 +138,8 @@ class SPOS(SamplingMethod):
 
     @functools.cached_property
     def flops(self) -> Flops:
-        """The FLOPs of architectures at the search's own width."""
-        return Flops(self.space, self.network.inputs, **self.network_settings)
+        """The FLOPs of architectures at the search's own width, once it is known what the network is built for."""
+        return Flops(self.space, self.task.network_inputs(self.hparams["inputs"]), **self.network_settings)
 
     def draw(self, *purpose: int | str) -> Architecture:
         """A path as the weights are trained on, the same on all ranks."""
@@ -167,10 +170,15 @@ class SPOS(SamplingMethod):
                 return architecture
         raise SettingError(f"limit: one that architectures keep; none of {PATIENCE:,} random ones keeps {self.limit}")
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
+    def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
+        super().check(trainer, data, checkpoint)
+        if self.limit is None and self.bins is None:
+            return
+        if isinstance(data, DataModule):
+            data.prepare_data()  # the inputs may be those of files that are not there yet
+        self.hparams["inputs"] = self.inputs_for(data)
         rng = Random(derive_seed(self.seed, "limit"))
-        self.random_architecture(rng)  # before anything is trained
+        self.random_architecture(rng)
         if self.bins is not None:
             drawn = [self.flops(self.space.random(rng)) / 2 for _ in range(TRIES)]
             if not any(least <= flops <= most for least, most in self.bins for flops in drawn):

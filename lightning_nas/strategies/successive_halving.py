@@ -37,6 +37,8 @@ def fidelities_of_rungs(
         return list(rungs)
     least = 1 if min_fidelity is None else min_fidelity
     most = 81 if max_fidelity is None else max_fidelity
+    if most < 1:
+        raise SettingError(f"max_fidelity: at least 1, got {most}")
     if not 1 <= least <= most:
         raise SettingError(f"min_fidelity: from 1 to max_fidelity, {most}, got {least}")
     found = [most]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Network
@@ -26,16 +28,7 @@ def inherit(network: Network, path: str, found: ArchitectureRecord) -> str:
     Raises:
         SettingError: if the checkpoint is of another space or another architecture, or nothing of it fits.
     """
-    source = trained_module(path, "initial")
-    if source.job == "search":
-        if source.space.spec != found.space.spec:
-            searched, own = type(source.space).__name__, type(found.space).__name__
-            raise SettingError(f"initial: {path} searched another space, {searched}, than the architecture's, {own}")
-        state = source.network.child_state(found.architecture)
-    else:
-        if source.space.spec != network.space.spec:
-            raise SettingError(f"initial: {path} trained another architecture")
-        state = source.network.state_dict()
+    state = state_of(path, found)
     own_state = network.state_dict()
     taken = {n: state[n] for n, own in own_state.items() if n in state and state[n].shape == own.shape}
     parameters = [name for name, _ in network.named_parameters()]
@@ -45,6 +38,33 @@ def inherit(network: Network, path: str, found: ArchitectureRecord) -> str:
     new = [name for name in parameters if name not in taken]
     line = f"initial: {len(parameters) - len(new)} of {len(parameters)} weights are those of {path}"
     return f"{line}; new are {listed(new)}" if new else line
+
+
+def state_of(path: str, found: ArchitectureRecord) -> dict[str, Tensor]:
+    """The weights and buffers that a checkpoint has for an architecture.
+
+    Args:
+        path: the path of the checkpoint of a search in one network, or of a retraining.
+        found: the architecture, and the space that it was found in.
+
+    Raises:
+        SettingError: if the checkpoint is of another space or another architecture.
+    """
+    source = trained_module(path, "initial")
+    wanted = found.space if source.job == "search" else found.space.restrict(found.architecture)
+    there, here = source.space.spec, wanted.spec
+    if there["class_path"] != here["class_path"]:
+        searched, own = type(source.space).__name__, type(found.space).__name__
+        raise SettingError(f"initial: {path} is of another space, {searched}, than the architecture's, {own}")
+    for name, value in there["init_args"].items():
+        if value != here["init_args"].get(name):
+            raise SettingError(
+                f"initial: {path} is of another space than the architecture's: {name} is {value}, and here "
+                f"{here['init_args'].get(name)}"
+            )
+    if there != here:
+        raise SettingError(f"initial: {path} is of another architecture")
+    return source.network.child_state(found.architecture) if source.job == "search" else source.network.state_dict()
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

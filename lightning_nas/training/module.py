@@ -206,6 +206,13 @@ class NetworkModule(Module):
         super().check(trainer, data, checkpoint)
         if self.drop_path or any(isinstance(o, Optimizer) and o.schedule is not None for o in vars(self).values()):
             checks.check_epochs(trainer)  # which they follow
+        if self.task.teachers and not self.teachers:
+            if isinstance(data, DataModule):
+                data.prepare_data()
+            self.teachers.load(self.task.teachers, self.task.network_inputs(self.inputs_for(data)))
+            if checkpoint is not None:
+                saved = torch.load(checkpoint, weights_only=True, map_location="cpu")["lightning_nas"]
+                self.teachers.check_same(saved.get("teachers", {}))
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -229,12 +236,20 @@ class NetworkModule(Module):
 
     def configure_model(self) -> None:
         if not hasattr(self, "network"):
-            self.build_network(self._inputs_of_data())
+            self.build_network(self.inputs_for(self.trainer.datamodule))  # type: ignore[attr-defined]
         if self.fits and not self.teachers:  # which nothing else asks
             self.teachers.load(self.task.teachers, self.network.inputs)
 
-    def _inputs_of_data(self) -> dict[str, int]:
-        inputs = getattr(self.trainer.datamodule, "inputs", None)  # type: ignore[attr-defined]
+    def inputs_for(self, data: Any) -> dict[str, int]:
+        """What the network is, or will be, built for: its own setting, or else what the data say.
+
+        Args:
+            data: the data module, whose files are there; None: there is none.
+
+        Raises:
+            SettingError: if neither says it.
+        """
+        inputs: dict[str, int] | None = self.hparams["inputs"] or getattr(data, "inputs", None)
         if inputs is None:
             raise SettingError(
                 "inputs: the data module does not tell them; pass the network's inputs, "

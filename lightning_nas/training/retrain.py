@@ -17,7 +17,7 @@ from lightning_nas.runs.outcome import Outcome
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.tasks import Task
 from lightning_nas.training.drop_path import DropPathSchedule
-from lightning_nas.training.inheritance import inherit
+from lightning_nas.training.inheritance import inherit, state_of
 from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.training.module import NetworkModule
 from lightning_nas.training.optimizers import SGD, Optimizer
@@ -137,6 +137,8 @@ class Retrain(NetworkModule):
             raise SettingError(
                 "trainer.gradient_clip_val: the optimizer has a clip of its own; set model.optimizer.clip"
             )
+        if self.initial is not None and checkpoint is None and not self.fits:  # a fit tells only later if it continues
+            state_of(self.initial, self.found)
 
     def configure_gradient_clipping(
         self,

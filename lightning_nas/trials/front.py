@@ -99,7 +99,7 @@ class Front:
         lines = [f"front        {len(self.trials)} architectures, none of which is better in all: {run.front}"]
         for place, trial in enumerate(shown):
             figures = ", ".join(f"{name} {trial.metrics[name]:.6g}" for name in self.names)
-            lines.append(f"             front/{place}.json  trial {trial.number}: {figures}")
+            lines.append(f"             {run.front / f'{place}.json'}  trial {trial.number}: {figures}")
         if len(shown) < len(self.trials):
             lines.append(f"             and {len(self.trials) - len(shown)} more, all in {run.path / 'front.csv'}")
         return lines

@@ -131,12 +131,14 @@ class TrialSearch(Method):
         if try_first is not None:  # the checkpoint holds the content, not paths
             with within("try_first"):
                 self._init_args["try_first"] = [load_architecture(each).to_dict() for each in try_first]
+        evaluator = Evaluator.build(evaluator, "evaluator")
+        self._init_args["evaluator"] = evaluator  # which has found the classes in its settings, and has their paths
         self.save_hyperparameters(self.spec["init_args"])
         workers = Executor.build(executor or Serial(), "executor")
         self.trials = TrialLoop(
             self.space,
             Strategy.build(strategy, "strategy"),
-            Evaluator.build(evaluator, "evaluator"),
+            evaluator,
             workers,
             n_trials=n_trials,
             budget=budget,

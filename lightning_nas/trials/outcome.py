@@ -80,7 +80,7 @@ class TrialOutcome(Outcome):
         failed = f", {n_failed} failed" if n_failed else ""
         failed += f", {n_reused} reused" if n_reused else ""
         failed += f", {self.n_known} known before" if self.n_known else ""
-        limits = "" if not self.best.violation else f", which exceeds the limits by {self.best.violation:.3g}"
+        limits = "" if self.best.feasible else f", exceeds the limits by {self.best.violation:.3g}; no trial keeps them"
         lines = [
             "",
             self.found.space.describe(self.found.architecture),

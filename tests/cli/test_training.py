@@ -89,7 +89,9 @@ def small(settings):
         if "measure" in settings["evaluator"]["init_args"]:
             return [*network, "--model.n_trials=3"]
         few = ["trainer.accelerator=cpu", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2"]
-        if settings["strategy"]["class_path"] not in ("ASHA", "Hyperband"):  # which say the epochs themselves
+        if not any(
+            name in str(settings["strategy"]) for name in ("ASHA", "Hyperband")
+        ):  # which say the epochs themselves
             few.append("epochs=1")
         few = [f"--model.evaluator.init_args.{setting}" for setting in few]
         return [*network, *few, "--data=Digits", "--data.image_size=32"]
@@ -218,3 +220,34 @@ def test_interrupted_and_resumed_on_the_command_line(tmp_path):
     assert resumed["epoch"] == whole["epoch"] == 7
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][name]), name
+
+
+def test_trials_of_a_packaged_configuration_continue(tmp_path):
+    few = [
+        "--model.evaluator.init_args.trainer.limit_train_batches=1",
+        "--model.evaluator.init_args.trainer.limit_val_batches=1",
+    ]
+    assert run("fit", "--config", "asha/quickstart.yaml", "--model.n_trials=2", *few) == 0
+    assert (
+        run("fit", f"--ckpt_path={tmp_path / 'runs' / 'asha-1' / 'checkpoints' / 'last.ckpt'}", "--model.n_trials=3")
+        == 0
+    )
+    assert len((tmp_path / "runs" / "asha-2" / "trials.jsonl").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "message"),
+    [
+        ("spos/quickstart.yaml", ["--model.limit=multiply_adds <= 1"], "model.limit: one that architectures keep"),
+        ("enas/quickstart_retrain.yaml", ["--model.initial=none.ckpt"], "model.initial: there is no file none.ckpt"),
+        (
+            "enas/quickstart_retrain.yaml",
+            ["--model.task=Distillation", "--model.task.teacher=none.ckpt"],
+            "model.task.teacher: there is no file none.ckpt",
+        ),
+    ],
+)
+def test_what_other_files_and_limits_say_is_refused_before_there_is_a_folder(config, flags, message, tmp_path, capsys):
+    assert run("fit", "--config", config, *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

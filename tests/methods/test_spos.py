@@ -89,9 +89,8 @@ def test_a_bin_that_no_path_lies_in_gives_way():
     search = spos(bins=[1, 2, max(costs)])
     assert search.draw("training", 0, 0) in BLOCKS
     costly = spos(bins=[1, 2])
-    costly.trainer = trainer(max_epochs=1)
     with pytest.raises(SettingError, match=r"^bins: some of the multiply-adds that paths have, about .*; got 1 to 2$"):
-        costly.on_fit_start()
+        costly.check(trainer(max_epochs=1), digits())
 
 
 def test_a_step_moves_the_path_alone():

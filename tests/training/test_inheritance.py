@@ -153,8 +153,8 @@ def test_what_does_not_fit_is_refused(checkpoints, tmp_path):
     other_space = ArchitectureRecord(DARTSCell(nodes=1), DARTSCell(nodes=1).random(__import__("random").Random(0)))
     trials = tmp_path / "trials.ckpt"
     for initial, architecture, message in (
-        ("search.ckpt", other_space, r"searched another space, NASBench201, than the architecture's, DARTSCell"),
-        ("retrained.ckpt", (1, 1, 1, 1, 1, 1), r"trained another architecture"),
+        ("search.ckpt", other_space, r"is of another space, NASBench201, than the architecture's, DARTSCell"),
+        ("retrained.ckpt", (1, 1, 1, 1, 1, 1), r"is of another architecture"),
         ("none.ckpt", FOUND, r"there is no file"),
     ):
         with pytest.raises(SettingError, match=rf"^initial: .*{message}"):

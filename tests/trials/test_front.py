@@ -90,7 +90,7 @@ def test_where_no_trial_keeps_the_limits_that_is_said(table, tmp_path):
     module = TrialSearch(SPACE, RandomSearch(), table, n_trials=9, objectives=[*OBJECTIVES, "size <= 0.5"])
     outcome = fit(tmp_path / "run", module)
     assert outcome.front is None
-    assert f"which exceeds the limits by {outcome.best.violation:.3g}: accuracy" in outcome.describe()
+    assert f"exceeds the limits by {outcome.best.violation:.3g}; no trial keeps them: accuracy" in outcome.describe()
 
 
 @pytest.mark.parametrize("reference", [[1.0], [1.0, math.nan], []])
