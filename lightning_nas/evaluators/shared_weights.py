@@ -129,7 +129,7 @@ class SharedWeights(Evaluator):
     def _figures(self, proposal: Proposal) -> dict[str, float]:
         """Those of the architecture's own network: what it costs when it is retrained, and what measures say of it with
         the shared weights."""
-        network, settings = self.scorer.network, self.method.network_settings
+        settings = self.method.network_settings
         space = self.method.space.restrict(proposal.architecture)
         with torch.device("meta"):
             child = space.network(self.method.network.inputs, form="final", **settings)
@@ -137,8 +137,8 @@ class SharedWeights(Evaluator):
         if self.measures:
             with torch.random.fork_rng(devices=[]):  # of weights that are replaced
                 child = space.network(self.method.network.inputs, form=self.method.form, **settings)
-            child, shared = child.to(self.scorer.device), network.state_dict()
-            child.load_state_dict({name: shared[name] for name in child.state_dict()})
+            child = child.to(self.scorer.device)
+            child.load_state_dict(self.method.network.child_state(proposal.architecture))
             figures |= measured(self.measures, child, self.data, derive_seed(self.seed, "batch"))
         return figures
 

@@ -21,7 +21,7 @@ from lightning_nas.measures import Measure
 from lightning_nas.methods import RandomSearchWS, load_search
 from lightning_nas.objectives import Objective
 from lightning_nas.operations.normalization import batch_norms
-from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell, NASBench201
+from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell, NASBench201, ShuffleBlocks
 from lightning_nas.strategies import Proposal, RandomSearch
 from lightning_nas.supernets import Scorer
 from lightning_nas.tasks import ImageClassification, LanguageModeling
@@ -424,3 +424,19 @@ def test_data_divided_otherwise_are_refused(checkpoint, data):
 def test_settings_of_the_evaluator_are_checked(settings):
     with pytest.raises(SettingError, match=f"{next(iter(settings))}: at least 1"):
         SharedWeights("last.ckpt", **settings)
+
+
+def test_measures_see_the_slices_of_an_elastic_network():
+    space = ShuffleBlocks(4, (8,), (2,), (1,), 1, 8, ["shuffle_3x3"], (0.5, 1.0))
+    data = Digits(batch_size=64)
+    method = RandomSearchWS(space, ImageClassification(), inputs=data.inputs)
+    evaluate = SharedWeights.of(method, n_batches=1, n_calibration=1, report=[Weighed()])
+    evaluate.open(space, data)
+    narrow, wide = (space.from_names({c.name: c.options[k] for c in space.choices}) for k in (0, -1))
+    weights = {a: evaluate(Proposal(a), 0).metrics["weight"] for a in (narrow, wide)}
+    for architecture, weight in weights.items():
+        child = space.restrict(architecture).network(data.inputs)
+        names = [name for name, _ in child.named_parameters()]
+        state = method.network.child_state(architecture)
+        assert weight == pytest.approx(sum(state[name].double().sum().item() for name in names))
+    assert weights[narrow] != weights[wide]
