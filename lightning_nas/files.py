@@ -1,9 +1,10 @@
 """Files that are there whole or not at all, tables, and the packaged configurations."""
 
+import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ from lightning_nas.errors import SettingError
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes beside the file first and puts it in place in one move, so that nothing is ever half-written.
+    """Writes a file that is there whole or not at all.
+
+    Raises:
+        SettingError: if the folder cannot be written to.
+    """
+    with whole(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A path beside a file, to write to; it is put in the file's place in one move, so that nothing is half-written.
 
     Raises:
         SettingError: if the folder cannot be written to.
@@ -20,7 +32,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content)
+        yield partial
         partial.replace(path)
     except OSError as error:
         raise SettingError(f"{path}: cannot be written ({error.strerror or error})") from error

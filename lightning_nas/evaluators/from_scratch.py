@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import lightning.pytorch as pl
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
 from lightning_nas.evaluators.figures import COSTS, built, costs, measured
+from lightning_nas.files import whole
 from lightning_nas.measures import Measure
 from lightning_nas.objectives import Objective
 from lightning_nas.seeding import derive_seed
@@ -213,9 +213,8 @@ class _Watch(pl.Callback):
         if self.state is None or self.diverged:
             return
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.state.with_name(f".{self.state.name}.{os.getpid()}.partial")
-        trainer.save_checkpoint(partial)
-        partial.replace(self.state)  # so that it is there whole or not at all
+        with whole(self.state) as partial:
+            trainer.save_checkpoint(partial)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "n_epochs": self.n_epochs, "n_worse": self.n_worse}
