@@ -11,6 +11,7 @@ from lightning_nas.files import write_table
 from lightning_nas.objectives import Objective
 from lightning_nas.pictures.fronts import draw_front, draw_growth
 from lightning_nas.runs.folder import RunFolder
+from lightning_nas.runs.outcome import finite
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Space
 from lightning_nas.strategies.base import Trial
@@ -73,9 +74,8 @@ class Front:
             old.unlink()
         rows = []
         for place, trial in enumerate(self.trials):
-            metrics = {f"trial_{name.replace('/', '_')}": v for name, v in trial.metrics.items() if math.isfinite(v)}
             file = run.front / f"{place}.json"
-            ArchitectureRecord(space, trial.architecture, metrics, method, seed).save(file)
+            ArchitectureRecord(space, trial.architecture, metrics_of(trial), method, seed).save(file)
             options = space.to_names(trial.architecture).values()
             rows.append([f"front/{file.name}", trial.number, *self._figures(trial), *options])
         write_table(run.path / "front.csv", ["file", "trial", *self.names, *(c.name for c in space.choices)], rows)
@@ -103,6 +103,11 @@ class Front:
         if len(shown) < len(self.trials):
             lines.append(f"             and {len(self.trials) - len(shown)} more, all in {run.path / 'front.csv'}")
         return lines
+
+
+def metrics_of(trial: Trial) -> dict[str, float]:
+    """The figures of a trial under names that say so, as an ``architecture.json`` has them; finite ones alone."""
+    return {f"trial_{name.replace('/', '_')}": value for name, value in finite(trial.metrics).items()}
 
 
 def check_reference(reference: Sequence[float] | None, objectives: Sequence[Objective]) -> None:

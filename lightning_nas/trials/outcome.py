@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from lightning_nas.errors import SettingError
 from lightning_nas.pictures.draw import draw_trials
 from lightning_nas.runs.folder import RunFolder
-from lightning_nas.runs.outcome import Outcome, finite
+from lightning_nas.runs.outcome import Outcome
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.strategies.base import Trial
-from lightning_nas.trials.front import Front
+from lightning_nas.trials.front import Front, metrics_of
 from lightning_nas.trials.loop import TrialLoop
 
 
@@ -54,8 +54,8 @@ class TrialOutcome(Outcome):
         if best is None:
             last = f", the last: {trials[-1].status}, {trials[-1].reason}" if trials else ""
             raise SettingError(f"none of {len(trials)} trials succeeded{last}")
-        metrics = {f"trial_{name.replace('/', '_')}": value for name, value in finite(best.metrics).items()}
-        found = ArchitectureRecord(loop.space, best.architecture, {"trial_score": best.score} | metrics, name, seed)
+        metrics = {"trial_score": best.score, **metrics_of(best)}
+        found = ArchitectureRecord(loop.space, best.architecture, metrics, name, seed)
         front = Front.of(trials, loop.objectives, reference)
         return cls(found, run, best=best, trials=trials, cost=loop.cost, front=front, n_known=len(loop.known))
 
