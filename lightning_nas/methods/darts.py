@@ -98,10 +98,6 @@ class DARTS(DifferentiableMethod):
         self.warmup_epochs = warmup_epochs
         self.unrolled_clip = unrolled_clip
 
-    @property
-    def figures(self) -> list[str]:
-        return [*super().figures, "train/architecture_loss"]
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self.epoch >= self.warmup_epochs:
             self.step_alphas(batch, batch_idx)

@@ -143,7 +143,8 @@ class DifferentiableMethod(OneShotMethod):
     @property
     def figures(self) -> list[str]:
         kinds = {choice.cell or "cell": None for choice in self.space.choices if "skip_connect" in choice.options}
-        return [*super().figures, "arch/entropy", *(f"arch/{kind}_skips" for kind in kinds)]
+        of_alphas = ["train/architecture_loss"] if "architecture" in self.trained_on else []
+        return [*super().figures, "arch/entropy", *(f"arch/{kind}_skips" for kind in kinds), *of_alphas]
 
     # -- the alphas' step --------------------------------------------------------------------------------------------
 

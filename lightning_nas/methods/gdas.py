@@ -68,10 +68,6 @@ class GDAS(DifferentiableMethod):
             alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
         )
 
-    @property
-    def figures(self) -> list[str]:
-        return [*super().figures, "train/architecture_loss"]
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         super().training_step(batch, batch_idx)
         self.step_alphas(batch, batch_idx)

@@ -167,10 +167,6 @@ class PDARTS(Staged, DifferentiableMethod):
             return self.space.derive(self.choice_weights())
         return derive_with_few_skips(self.space, self.choice_weights(), self.max_skips)
 
-    @property
-    def figures(self) -> list[str]:
-        return [*super().figures, "train/architecture_loss"]
-
 
 def skip_dropout_at(probability: float, epoch: int, n_epochs: int, warmup_epochs: int) -> float:
     """The probability to drop a value in an epoch: ``p (E − e − 1) / E`` while weights alone are trained, and

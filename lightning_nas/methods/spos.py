@@ -174,9 +174,7 @@ class SPOS(SamplingMethod):
         super().check(trainer, data, checkpoint)
         if self.limit is None and self.bins is None:
             return
-        if isinstance(data, DataModule):
-            data.prepare_data()  # the inputs may be those of files that are not there yet
-        self.hparams["inputs"] = self.inputs_for(data)
+        self.hparams["inputs"] = self.foreseen_inputs(data)
         rng = Random(derive_seed(self.seed, "limit"))
         self.random_architecture(rng)
         if self.bins is not None:

@@ -201,15 +201,12 @@ class NetworkModule(Module):
         self.trainer = trainer  # whose limits decide which figures there will be
         follows = checks.monitoring(trainer.callbacks)  # type: ignore[attr-defined]
         if follows and not self.metric_names and isinstance(data, DataModule):
-            data.prepare_data()  # the inputs may be those of files that are not there yet
-            self.metric_names = [str(name) for name in self.task.metrics(data.inputs)]
+            self.metric_names = [str(name) for name in self.task.metrics(self.foreseen_inputs(data))]
         super().check(trainer, data, checkpoint)
         if self.drop_path or any(isinstance(o, Optimizer) and o.schedule is not None for o in vars(self).values()):
             checks.check_epochs(trainer)  # which they follow
         if self.task.teachers and not self.teachers:
-            if isinstance(data, DataModule):
-                data.prepare_data()
-            self.teachers.load(self.task.teachers, self.task.network_inputs(self.inputs_for(data)))
+            self.teachers.load(self.task.teachers, self.task.network_inputs(self.foreseen_inputs(data)))
             if checkpoint is not None:
                 saved = torch.load(checkpoint, weights_only=True, map_location="cpu")["lightning_nas"]
                 self.teachers.check_same(saved.get("teachers", {}))
@@ -256,6 +253,12 @@ class NetworkModule(Module):
                 "e.g. inputs={'channels': 3, 'image_size': 32, 'num_classes': 10}"
             )
         return inputs
+
+    def foreseen_inputs(self, data: Any) -> dict[str, int]:
+        """What the network will be built for, before the run begins: the files that say it may not be there yet."""
+        if isinstance(data, DataModule):
+            data.prepare_data()
+        return self.inputs_for(data)
 
     def build_network(self, inputs: dict[str, int]) -> None:
         """Builds the network, the task's modules and the metrics for data of this kind."""
