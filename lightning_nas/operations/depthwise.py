@@ -1,7 +1,8 @@
 """A depthwise and the 1×1 convolution after it as one differentiable step, and the phases of a dilated one.
 
-The same numbers as the two convolutions one after the other, in less memory and time: what lies between them is
-computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps nothing.
+On a CPU the same numbers as the two convolutions one after the other, in less memory and time: what lies between them is
+computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps nothing. On
+a GPU the two convolutions themselves, since a search is held up there by the number of kernels that are started.
 """
 
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_nas.operations.layout import laid_out, layout_of
 
 _NARROW = 3
 """Columns of a kernel up to which oneDNN has a fast gradient for depthwise weights; beyond it takes 5 to 15 times as
@@ -28,6 +31,8 @@ def depthwise_pointwise(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride:
         ``(N, C_out, ⌈H / stride⌉, ⌈W / stride⌉)``.
     """
     device = x.device.type
+    if device != "cpu":  # there a step takes as long as its kernels are many, and computing again needs more of them
+        return F.conv2d(_depthwise(x, depthwise, stride), pointwise)
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # which cannot see inside
         dtype = torch.get_autocast_dtype(device)
         x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
@@ -46,7 +51,7 @@ class _DepthwisePointwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, depthwise, pointwise = ctx.saved_tensors
         x_learns, depthwise_learns, pointwise_learns, _ = ctx.needs_input_grad
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        gradient = laid_out(gradient)
         n, _, height, width = gradient.shape
         of_x = of_depthwise = of_pointwise = None
         # only the shape of what lies between counts for its own gradient
@@ -94,7 +99,7 @@ def _depthwise_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int
 
 
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x.device))
 
 
 # -- dilation ----------------------------------------------------------------------------------------------------------

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import Pointwise
+from lightning_nas.operations.layout import LaidOut
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import DropPath, Network, Space
 from lightning_nas.spaces.cells import Drops, States
 
 
-class ImageNetwork(Network):
+class ImageNetwork(LaidOut, Network):
     """What a network of images knows of them, and how far each of its parts is dropped.
 
     Args:

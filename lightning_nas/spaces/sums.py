@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nas.operations.layout import laid_out
+
 
 def add_weighted(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None) -> Tensor | None:
     """``total + weight · term`` where what is not there counts as zero, and a weight as one."""
@@ -58,4 +60,4 @@ class _DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
+        return laid_out(gradient)

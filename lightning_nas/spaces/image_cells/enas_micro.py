@@ -12,13 +12,13 @@ Both networks follow the released code, which decides what the paper leaves open
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved
 from lightning_nas.spaces.cells import Candidates, Drops, Form, States, check_form
 from lightning_nas.spaces.image_cells.nasnet import NodePairs, NodePairsCell, side_by_side
@@ -135,7 +135,7 @@ class ENASMicroNetwork(ImageNetwork):
             if auxiliary and k == self.auxiliary_after:
                 self.auxiliary = AuxiliaryHead(last, size, inputs["num_classes"], bias=False)
         self.classifier = Pointwise(last, inputs["num_classes"])
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
+        self.lay_out()
 
     def forward(
         self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0
@@ -143,7 +143,7 @@ class ENASMicroNetwork(ImageNetwork):
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``; in training with an auxiliary head also
         the head's."""
         resolved = self.space.resolve(gates)
-        s0 = s1 = States(self.stem(x.contiguous(memory_format=torch.channels_last)), ("stem",))
+        s0 = s1 = States(self.stem(laid_out(x)), ("stem",))
         auxiliary = None
         for k, cell in enumerate(self.cells):
             if str(k) in self.halvings:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Space
 from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
@@ -103,7 +103,7 @@ class NASBench201Network(ImageNetwork):
             self.stacks.append(nn.ModuleList(stack))
         self.head = nn.Sequential(BatchNorm(width), nn.ReLU())
         self.classifier = nn.Linear(width, inputs["num_classes"])
-        self.to(memory_format=torch.channels_last)
+        self.lay_out()
 
     def forward(
         self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0, skip_dropout: float = 0.0
@@ -117,7 +117,7 @@ class NASBench201Network(ImageNetwork):
             skip_dropout: probability to drop a value that an identity passes on, in training (Chen et al. 2019).
         """
         resolved = self.space.resolve(gates)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(laid_out(x))
         depth, n_cells = 0, sum(map(len, self.stacks))  # type: ignore[arg-type]
         for k, stack in enumerate(self.stacks):
             if k:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Drops, Form, States, check_form, check_operations
 from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, cifar_stem
@@ -128,7 +128,7 @@ class CellNetwork(ImageNetwork):
             pool_stride = 3 if stem == "cifar" else 2
             self.auxiliary = AuxiliaryHead(widths_at_auxiliary, size_at_auxiliary, inputs["num_classes"], pool_stride)
         self.classifier = Pointwise(last, inputs["num_classes"], bias=True)
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
+        self.lay_out()
 
     def forward(
         self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0, skip_dropout: float = 0.0
@@ -145,7 +145,7 @@ class CellNetwork(ImageNetwork):
             logits; in training with an auxiliary head also the head's logits.
         """
         resolved = self.space.resolve(gates)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = laid_out(x)
         outputs = self.stem(x) if isinstance(self.stem, ImageNetStem) else [self.stem(x)] * 2
         s0, s1 = (States(output, ("stem",)) for output in outputs)
         auxiliary = None
