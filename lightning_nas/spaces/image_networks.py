@@ -1,5 +1,6 @@
 """What networks of images share: their inputs, drop-path by depth, stems and the auxiliary head."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -175,7 +176,7 @@ class ImageNetwork(Network):
     @property
     def feature_info(self) -> list[Map]:
         """The last map of each stage: the one before the resolution falls, and what the last layer puts out."""
-        falls = [a for a, b in zip(self.maps, self.maps[1:], strict=False) if b.stride > a.stride]
+        falls = [a for a, b in itertools.pairwise(self.maps) if b.stride > a.stride]
         return [*falls, self.maps[-1]]
 
     def reset_classifier(self, num_classes: int) -> None:

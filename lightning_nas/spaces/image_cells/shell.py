@@ -106,17 +106,16 @@ class CellNetwork(ImageNetwork):
         auxiliary_after = 2 * cells // 3
         self.stem: nn.Module
         if stem == "cifar":
-            width, stride = 3 * channels, 1
-            self.stem = cifar_stem(inputs["channels"], width)
-            self.maps.append(Map("stem", width, stride))
+            self.stem = cifar_stem(inputs["channels"], 3 * channels)
+            self.maps.append(Map("stem", 3 * channels, 1))
         else:
-            width, stride = channels, 8
             self.stem = ImageNetStem(inputs["channels"], channels)
-            self.maps += [Map("stem.first", width, 4), Map("stem.second", width, stride)]
+            self.maps += [Map("stem.first", channels, 4), Map("stem.second", channels, 8)]
+        _, width, stride = self.maps[-1]
         before_last = last = {"stem": width}
         after_reduction = stem == "imagenet"
         self.cells = nn.ModuleList()
-        own, stride_at_auxiliary, widths_at_auxiliary = channels, stride, last
+        own, size, read = channels, 0, last
         for k in range(cells):
             reduce = k in reductions
             own, stride = (2 * own, 2 * stride) if reduce else (own, stride)
@@ -125,13 +124,10 @@ class CellNetwork(ImageNetwork):
             before_last, last, after_reduction = last, cell.widths, reduce
             self.maps.append(Map(f"cells.{k}", sum(last.values()), stride))
             if k == auxiliary_after:
-                stride_at_auxiliary, widths_at_auxiliary = stride, last
+                size, read = -(-inputs["image_size"] // stride), last  # every halving rounds up
         if auxiliary:
-            size = -(-inputs["image_size"] // stride_at_auxiliary)  # every halving rounds up
             self.auxiliary_reads, pool_stride = f"cells.{auxiliary_after}", 3 if stem == "cifar" else 2
-            self.auxiliary = AuxiliaryHead(
-                widths_at_auxiliary, size, inputs["num_classes"], pool_stride, dense=self.dense
-            )
+            self.auxiliary = AuxiliaryHead(read, size, inputs["num_classes"], pool_stride, dense=self.dense)
         self.build_classifier(last, partial(Pointwise, last, bias=True))
 
     def forward(
@@ -149,10 +145,13 @@ class CellNetwork(ImageNetwork):
 
     def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         x = x.contiguous(memory_format=torch.channels_last)
-        outputs = self.stem(x) if isinstance(self.stem, ImageNetStem) else [self.stem(x)] * 2
-        s0, s1 = (States(output, ("stem",)) for output in outputs)
-        names = [stem.name for stem in self.maps[: -len(self.cells)]]
-        yield from zip(names, (s0, s1), strict=False)
+        if isinstance(self.stem, ImageNetStem):
+            s0, s1 = (States(output, ("stem",)) for output in self.stem(x))
+            yield "stem.first", s0
+            yield "stem.second", s1
+        else:
+            s0 = s1 = States(self.stem(x), ("stem",))
+            yield "stem", s1
         for k, cell in enumerate(self.cells):
             s0, s1 = s1, cell(s0, s1, resolved, drops((k + 1) / len(self.cells)))
             yield f"cells.{k}", s1
