@@ -1,8 +1,8 @@
 """A depthwise and the 1×1 convolution after it as one differentiable step, and the phases of a dilated one.
 
-On a CPU the same numbers as the two convolutions one after the other, in less memory and time: what lies between them is
-computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps nothing. On
-a GPU the two convolutions themselves, since a search is held up there by the number of kernels that are started.
+On a CPU the same numbers as the two convolutions one after the other, in less memory and time: what lies between them
+is computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps
+nothing. On a GPU the two convolutions themselves, since a search is held up there by the number of kernels that start.
 """
 
 from typing import Any, NamedTuple
