@@ -200,6 +200,9 @@ class DataModule(Configurable, LightningDataModule, ABC):
     labelled: bool = True
     """Whether its examples have labels, which most tasks read."""
 
+    rebuilds: ClassVar[bool] = True
+    """Whether its spec, as a checkpoint has it, makes the same data again."""
+
     is_empty: ClassVar[bool] = False
     """Whether this module holds no data at all, for searches that need none."""
 

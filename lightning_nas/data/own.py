@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import (
@@ -24,7 +25,7 @@ from torch.utils.data import (
 )
 
 from lightning_nas.data.base import DataModule, Shuffled, Stream, divided, evaluation_size
-from lightning_nas.errors import SettingError
+from lightning_nas.errors import SettingError, within
 from lightning_nas.seeding import derive_seed
 
 PARTS = ("weights", "architecture", "train", "test")
@@ -169,6 +170,7 @@ class OwnData(DataModule):
     """
 
     adjustable = DataModule.adjustable | {"train", "test", "collate_fn"}  # of the sets their sizes are compared
+    rebuilds = False
 
     def __init__(
         self,
@@ -198,7 +200,7 @@ class OwnData(DataModule):
         self.architecture_share, self.split_seed = architecture_share, split_seed
         self._given_inputs = inputs
         self._test_loader = test if isinstance(test, DataLoader) else None
-        self._sets = {
+        self.sets = {
             name: examples_of(value, name, collate_fn)
             for name, value in given.items()
             if value is not None and value is not self._test_loader
@@ -210,33 +212,33 @@ class OwnData(DataModule):
 
     @property
     def has_test(self) -> bool:
-        return self._test_loader is not None or "test" in self._sets
+        return self._test_loader is not None or "test" in self.sets
 
     @property
     def holds_out(self) -> bool:
-        return "architecture" in self._sets
+        return "architecture" in self.sets
 
     def sizes(self) -> dict[str, int]:
-        parts = [part for part in ("weights", "architecture") if "train" in self._sets]
+        parts = [part for part in ("weights", "architecture") if "train" in self.sets]
         return {f"{part} examples": len(self._positions[part]) for part in parts}
 
     @cached_property
     def _positions(self) -> dict[str, Tensor]:
         count = len(self._set("train"))
         everything = torch.arange(count)
-        if "architecture" in self._sets:
+        if "architecture" in self.sets:
             return {
                 "weights": everything,
-                "architecture": torch.arange(len(self._sets["architecture"])),
+                "architecture": torch.arange(len(self.sets["architecture"])),
                 "train": everything,
             }
         weights, architecture = divided(count, self.architecture_share, self.split_seed)
         return {"weights": weights, "architecture": architecture, "train": everything}
 
     def _set(self, name: str) -> Examples:
-        if name not in self._sets:
+        if name not in self.sets:
             raise SettingError(f"{name}: there is no such set; hand over a Dataset or a DataLoader, OwnData({name}=…)")
-        return self._sets[name]
+        return self.sets[name]
 
     def _examples(self, part: str, views: int = 1, labelled: bool = True) -> Examples:
         if part not in PARTS:
@@ -256,10 +258,14 @@ class OwnData(DataModule):
 
     @cached_property
     def _glance(self) -> Any:
-        """A batch of one example; None where a loader is read as it is."""
-        if not self._sets:
+        """A batch of one example; None where they have no numbers."""
+        loader = self._test_loader
+        if self.sets:
+            name, examples = next(iter(self.sets.items()))
+        elif loader is not None and hasattr(loader.dataset, "__getitem__"):
+            name, examples = "test", Examples(loader.dataset, loader.collate_fn)
+        else:
             return None
-        name, examples = next(iter(self._sets.items()))
         try:
             return examples.drawn([0], 0)
         except SettingError:
@@ -288,10 +294,10 @@ class OwnData(DataModule):
         told = {"channels": channels, "image_size": height}
         if height != width:
             return ToldInputs({"channels": channels}, f"and images of {height}×{width} have no one size")
-        first = next(iter(self._sets.values()))
-        if (classes := count_classes(first.dataset)) is not None:
+        dataset = next((each.dataset for each in self.sets.values()), getattr(self._test_loader, "dataset", None))
+        if (classes := count_classes(dataset)) is not None:
             told["num_classes"] = classes
-        name = type(first.dataset).__name__
+        name = type(dataset).__name__
         return ToldInputs(told, f"and {name} has no classes or targets that tell it")
 
     # -- what it delivers --------------------------------------------------------------------------------------------
@@ -324,7 +330,7 @@ class OwnData(DataModule):
         if part == "test" and self._test_loader is not None:
             if views == 1 and labelled and n_batches is None:
                 return self._test_loader
-            self._sets["test"] = examples_of(self._test_loader, "test", None)
+            self.sets["test"] = examples_of(self._test_loader, "test", None)
         examples = self._examples(part, views, labelled)
         if n_batches is not None:  # spread, since the examples of a class may follow each other
             size = min(len(examples), n_batches * self.batch_size)
@@ -345,6 +351,20 @@ class OwnData(DataModule):
         )
 
 
+class _Received:
+    """Makes a batch of examples, and does to it what a user's data module does on its way to the device.
+
+    There it would be given the batches of several streams together, and where architectures are ranked, none.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any], module: LightningDataModule) -> None:
+        self.collate, self.module = collate, module
+
+    def __call__(self, examples: list[Any]) -> Any:
+        batch = self.module.on_before_batch_transfer(self.collate(examples), 0)
+        return self.module.on_after_batch_transfer(batch, 0)
+
+
 def as_data(data: Any) -> DataModule:
     """What streams and evaluates a user's data: a data module of this package as it is, and an :class:`OwnData` around
     anything else that a trainer's ``fit`` takes.
@@ -362,15 +382,35 @@ def as_data(data: Any) -> DataModule:
         if data.trainer is None:  # else its trainer has set it up
             data.prepare_data()
             data.setup("fit")
-        return OwnData(data.train_dataloader(), loader_to_validate(data))
+        return of_module(data)
     return OwnData(*data) if isinstance(data, tuple) and len(data) == 2 else OwnData(data)
 
 
-def loader_to_validate(data: LightningDataModule) -> Any:
-    """The loader to validate on of any data module; None where it has none."""
-    from lightning.pytorch.utilities.model_helpers import is_overridden
+def of_module(module: LightningDataModule, inputs: dict[str, int] | None = None) -> "OwnData":
+    """The sets behind the loaders of a data module that is set up.
 
-    return (data.val_dataloader() or None) if is_overridden("val_dataloader", data) else None
+    Args:
+        module: the user's data module.
+        inputs: what the network must know of the data; None: told from the first example.
+
+    Raises:
+        SettingError: naming what of the data module cannot be used, and what to do instead.
+    """
+    name = type(module).__name__
+    if not is_overridden("train_dataloader", module):
+        raise SettingError(f"data: {name} has no train_dataloader, and there is nothing else to train on")
+    if is_overridden("transfer_batch_to_device", module):
+        raise SettingError(
+            f"data: {name}.transfer_batch_to_device would be given the batches of several streams together; leave it "
+            "out, since whatever has a method to(device) is moved"
+        )
+    with within("data"):
+        validation = module.val_dataloader() if is_overridden("val_dataloader", module) else None
+        own = OwnData(module.train_dataloader(), validation or None, inputs=inputs)
+    if any(is_overridden(hook, module) for hook in ("on_before_batch_transfer", "on_after_batch_transfer")):
+        for examples in own.sets.values():
+            examples.collate = _Received(examples.collate, module)
+    return own
 
 
 def examples_of(given: Any, field: str, collate: Callable[[list[Any]], Any] | None) -> Examples:
@@ -387,6 +427,10 @@ def examples_of(given: Any, field: str, collate: Callable[[list[Any]], Any] | No
     loader = given if isinstance(given, DataLoader) else None
     dataset = given if loader is None else loader.dataset
     hand_over = "hand over a Dataset with a length, or a DataLoader of one"
+    if isinstance(given, str):
+        raise SettingError(
+            f"{field}: a checkpoint has just the name of your set, {given}; hand the data themselves over, in Python"
+        )
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise SettingError(f"{field}: examples are taken by their numbers, got {_named(dataset)}; {hand_over}")
     if isinstance(dataset, (list, tuple, dict, str)):  # such as several loaders

@@ -3,16 +3,13 @@
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
+from lightning.pytorch.trainer.connectors.data_connector import _DataHookSelector, _DataLoaderSource
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_nas.data import DataModule, OwnData, Schedule
-from lightning_nas.errors import SettingError
-
-HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-"""What a data module may do to each batch on its way to the device."""
+from lightning_nas.data.own import of_module
+from lightning_nas.errors import within
 
 
 class Source(_DataLoaderSource):
@@ -45,53 +42,47 @@ def adopted(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
         SettingError: if no streams can be made of it, saying what to hand over.
     """
     loops: Any = trainer
-    if isinstance(loops.datamodule, DataModule):
-        return None
     if trainer.state.fn == TrainerFn.FITTING:
-        return _adopted_to_fit(trainer, inputs)
-    if trainer.state.fn in (TrainerFn.VALIDATING, TrainerFn.TESTING):
-        loop = loops.validate_loop if trainer.state.fn == TrainerFn.VALIDATING else loops.test_loop
-        handed = _handed(loop._data_source)
-        if not isinstance(handed, (DataLoader, Dataset)):
-            return None  # whatever can be iterated is tested on as it is
-        data = OwnData(test=handed, inputs=inputs)
-        data.trainer = trainer
-        loop._data_source = Source(loop._data_source, data.test_dataloader)
-        return data
-    return None
-
-
-def _adopted_to_fit(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
-    loop: Any = trainer.fit_loop
-    validation: Any = loop.epoch_loop.val_loop
-    train = _handed(loop._data_source)
-    if train is None or isinstance(train, Schedule):
+        data = _to_fit(trainer, inputs)
+        drawn = {loops.fit_loop: "train_dataloader", loops.fit_loop.epoch_loop.val_loop: "val_dataloader"}
+    else:
+        loop = {TrainerFn.VALIDATING: loops.validate_loop, TrainerFn.TESTING: loops.test_loop}.get(trainer.state.fn)
+        handed = None if loop is None else _handed(loop._data_source)
+        # whatever else can be iterated is tested on as it is
+        data = OwnData(test=handed, inputs=inputs) if isinstance(handed, (DataLoader, Dataset)) else None
+        drawn = {loop: "test_dataloader"}
+    if data is None:
         return None
-    _check_hooks(trainer.datamodule)  # type: ignore[attr-defined]
-    data = OwnData(train, _handed(validation._data_source) or None, inputs=inputs)
     data.trainer = trainer
-    loop._data_source = Source(loop._data_source, data.train_dataloader)
-    validation._data_source = Source(validation._data_source, data.val_dataloader)
+    for loop, name in drawn.items():
+        loop._data_source = Source(loop._data_source, getattr(data, name))
     return data
 
 
-def _handed(source: Any) -> Any:
-    """What the trainer was handed for a loop; None where there is nothing, or where the module itself is asked."""
-    plain = _DataLoaderSource(source.instance, source.name)
-    if isinstance(plain.instance, LightningModule) and not _is_own(plain.instance, plain.name):
+def _to_fit(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
+    loops: Any = trainer
+    source = loops.fit_loop._data_source
+    if isinstance(source.instance, LightningDataModule):
+        if isinstance(source.instance, DataModule):
+            return None
+        connector = loops._data_connector  # the user's hooks are called by the streams, for each batch of its own
+        connector._datahook_selector = _DataHookSelector(trainer.lightning_module, None)
+        return of_module(source.instance, inputs)
+    train = _handed(source)
+    if train is None or isinstance(train, Schedule):
         return None
-    return plain.dataloader() if plain.is_defined() else None
+    with within("data"):
+        return OwnData(train, _handed(loops.fit_loop.epoch_loop.val_loop._data_source) or None, inputs=inputs)
 
 
-def _is_own(module: LightningModule, name: str) -> bool:
-    """Whether a user's module has loaders of its own."""
-    return is_overridden(name, module) and not getattr(type(module), name).__module__.startswith("lightning_nas.")
+def _handed(source: Any) -> Any:
+    """What the trainer was handed for a loop; None where there is nothing, or where a module of ours is asked."""
+    plain = _DataLoaderSource(source.instance, source.name)
+    ours = isinstance(plain.instance, LightningModule) and _is_ours(getattr(type(plain.instance), plain.name))
+    if ours or isinstance(plain.instance, DataModule) or not plain.is_defined():
+        return None
+    return plain.dataloader()
 
 
-def _check_hooks(datamodule: LightningDataModule | None) -> None:
-    for name in HOOKS:
-        if datamodule is not None and is_overridden(name, datamodule):
-            raise SettingError(
-                f"data: {type(datamodule).__name__}.{name} would be given the batches of several streams together; do "
-                "the same in the set's transform or in the loader's collate_fn"
-            )
+def _is_ours(method: Any) -> bool:
+    return str(method.__module__).startswith("lightning_nas.")
