@@ -1,7 +1,7 @@
 """A user's own data: any set of examples with a number each, as PyTorch has them."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -124,20 +124,6 @@ class ExampleStream:
     def get(self, index: int) -> Any:
         seed = derive_seed(self.order.seed, "augment", index, self.order.rank)
         return self.examples.drawn(self.order.get(index), seed)
-
-
-class ToldInputs(dict[str, int]):
-    """What data say of themselves, and for every other figure that a network asks for what to hand over."""
-
-    def __init__(self, told: Mapping[str, int], reason: str) -> None:
-        super().__init__(told)
-        self.reason = reason
-
-    def __missing__(self, name: str) -> int:
-        raise SettingError(
-            f"inputs: {name} is not known, {self.reason}; hand it over, e.g. inputs={{'channels': 3, 'image_size': 32, "
-            "'num_classes': 10}"
-        )
 
 
 class OwnData(DataModule):
@@ -284,21 +270,35 @@ class OwnData(DataModule):
     @cached_property
     def inputs(self) -> dict[str, int]:  # type: ignore[override]
         """What the network must know of the data, as far as it is given or can be told."""
-        if self._given_inputs is not None:
-            return dict(self._given_inputs)
+        return dict(self._told[0] if self._given_inputs is None else self._given_inputs)
+
+    def check_told(self, names: Iterable[str]) -> None:
+        """Refuses to have something built for figures that are neither given nor told.
+
+        Raises:
+            SettingError: naming the first of them, why it is not told, and what to hand over.
+        """
+        for name in names:
+            if name not in self.inputs:
+                raise SettingError(
+                    f"inputs: {name} is not known, {self._told[1]}; hand them over, to the module or to OwnData, e.g. "
+                    "inputs={'channels': 3, 'image_size': 32, 'num_classes': 10}"
+                )
+
+    @cached_property
+    def _told(self) -> tuple[dict[str, int], str]:
+        """What an example and its set tell, and why no more."""
         batch = self._glance
         images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         if not isinstance(images, Tensor) or images.ndim != 4:
-            return ToldInputs({}, f"and cannot be told from {_describe(batch)}")
+            return {}, f"and cannot be told from {_describe(batch)}"
         _, channels, height, width = images.shape
-        told = {"channels": channels, "image_size": height}
-        if height != width:
-            return ToldInputs({"channels": channels}, f"and images of {height}×{width} have no one size")
         dataset = next((each.dataset for each in self.sets.values()), getattr(self._test_loader, "dataset", None))
-        if (classes := count_classes(dataset)) is not None:
-            told["num_classes"] = classes
-        name = type(dataset).__name__
-        return ToldInputs(told, f"and {name} has no classes or targets that tell it")
+        classes = count_classes(dataset)
+        told = {"channels": channels} | ({} if classes is None else {"num_classes": classes})
+        if height != width:
+            return told, f"and images of {height}×{width} have no one size"
+        return told | {"image_size": height}, f"and {type(dataset).__name__} has no classes or targets that tell it"
 
     # -- what it delivers --------------------------------------------------------------------------------------------
 

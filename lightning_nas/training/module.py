@@ -263,7 +263,13 @@ class NetworkModule(Module):
         Raises:
             SettingError: if neither says it.
         """
-        inputs: dict[str, int] | None = self.hparams["inputs"] or getattr(data, "inputs", None)
+        inputs: dict[str, int] | None = self.hparams["inputs"]
+        if inputs is None:
+            inputs = getattr(data, "inputs", None)
+            if isinstance(data, OwnData):
+                data.check_told(
+                    name for name in self.space.usual_inputs if name not in self.task.network_inputs(data.inputs)
+                )
         if inputs is None:
             raise SettingError(
                 "inputs: the data module does not tell them; pass the network's inputs, "

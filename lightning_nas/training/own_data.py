@@ -46,7 +46,8 @@ def adopted(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
         data = _to_fit(trainer, inputs)
         drawn = {loops.fit_loop: "train_dataloader", loops.fit_loop.epoch_loop.val_loop: "val_dataloader"}
     else:
-        loop = {TrainerFn.VALIDATING: loops.validate_loop, TrainerFn.TESTING: loops.test_loop}.get(trainer.state.fn)
+        evaluating: dict[Any, Any] = {TrainerFn.VALIDATING: loops.validate_loop, TrainerFn.TESTING: loops.test_loop}
+        loop = evaluating.get(trainer.state.fn)
         handed = None if loop is None else _handed(loop._data_source)
         # whatever else can be iterated is tested on as it is
         data = OwnData(test=handed, inputs=inputs) if isinstance(handed, (DataLoader, Dataset)) else None
