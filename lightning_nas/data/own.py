@@ -316,16 +316,16 @@ class OwnData(DataModule):
                 f"then has no full batch; {smaller}"
             )
         if views > 1:
-            self._check_views(examples)
+            self._check_views(examples, "architecture" if part == "architecture" and self.holds_out else "train")
         return ExampleStream(examples, Shuffled(count, self.batch_size, derive_seed(seed, part), *self._ranks))
 
-    def _check_views(self, examples: Examples) -> None:
+    def _check_views(self, examples: Examples, field: str) -> None:
         few = list(range(min(8, len(examples))))
         batch = examples.drawn(few, 0)
         views = batch[0] if examples.labelled else batch
         if (views == views[:, :1]).all():
             raise SettingError(
-                f"train: {type(examples.dataset).__name__} would give {examples.views} views of an example that are "
+                f"{field}: {type(examples.dataset).__name__} would give {examples.views} views of an example that are "
                 "all the same; let its transform draw at random"
             )
 
