@@ -339,7 +339,7 @@ class OwnData(DataModule):
             size = min(len(examples), n_batches * self.batch_size)
             examples.positions = examples.positions[torch.arange(size) * len(examples) // size]
         size = evaluation_size(len(examples), self.batch_size)
-        return DataLoader(examples, size, collate_fn=_as_is, num_workers=self.num_workers)
+        return DataLoader(examples, batch_size=size, collate_fn=_as_is, num_workers=self.num_workers)
 
     def plain_batches(self, part: str = "weights") -> DataLoader:
         examples = self._examples(part)
