@@ -7,7 +7,7 @@ from lightning_nas.data.digits import Digits
 from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
 from lightning_nas.data.no_data import NoData
-from lightning_nas.data.own import OwnData, as_data
+from lightning_nas.data.own import AnyData, OwnData, as_data
 from lightning_nas.data.penn_treebank import PennTreebank
 from lightning_nas.data.py_docs import PyDocs
 from lightning_nas.data.text import TextData, Window
@@ -15,6 +15,7 @@ from lightning_nas.data.text_files import TextFiles
 
 __all__ = [
     "CIFAR10",
+    "AnyData",
     "ClutteredDigits",
     "DataModule",
     "Digits",

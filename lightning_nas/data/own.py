@@ -30,6 +30,9 @@ from lightning_nas.seeding import derive_seed
 
 PARTS = ("weights", "architecture", "train", "test")
 
+AnyData = DataModule | LightningDataModule | DataLoader[Any] | Dataset[Any] | tuple[Any, Any]
+"""What a trainer's ``fit`` takes, loaders or sets to train and to validate on as a pair."""
+
 
 class Examples(Dataset):
     """Batches of a user's set, each a function of the numbers of its examples and of a seed.
@@ -368,7 +371,7 @@ class _Received:
         return self.module.on_after_batch_transfer(batch, 0)
 
 
-def as_data(data: Any) -> DataModule:
+def as_data(data: AnyData) -> DataModule:
     """What streams and evaluates a user's data: a data module of this package as it is, and an :class:`OwnData` around
     anything else that a trainer's ``fit`` takes.
 

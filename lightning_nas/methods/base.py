@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightning_nas.costs.profile import profile
-from lightning_nas.data import DataModule, Schedule
+from lightning_nas.data import AnyData, DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.runs.folder import RunFolder
@@ -157,7 +157,7 @@ class OneShotMethod(NetworkModule, Method):
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
 
-    def choose(self, data: DataModule) -> tuple[Architecture, dict[Architecture, float]]:
+    def choose(self, data: AnyData) -> tuple[Architecture, dict[Architecture, float]]:
         """The architecture that the finished search returns, and the scores of the candidates that it looked at."""
         best = self.best()
         assert best is not None  # a method that does not know its best overrides this

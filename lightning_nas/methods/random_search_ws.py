@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.data import DataModule
+from lightning_nas.data import AnyData
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.seeding import derive_seed
@@ -97,7 +97,7 @@ class RandomSearchWS(SamplingMethod):
         self.steps += 1
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Draws candidates, scores them all on a few batches and the best of them on the whole architecture part.
 

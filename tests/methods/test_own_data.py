@@ -1,5 +1,7 @@
 """What every method promises of a user's own data."""
 
+from typing import ClassVar
+
 import pytest
 
 from lightning_nas.testing import OwnDataContract
@@ -11,9 +13,9 @@ FAST = ("random-search-ws", "gdas", "enas-micro")
 
 
 class TestMethods(OwnDataContract):
-    cases = {name: IMAGES[name] for name in FAST}
+    cases: ClassVar = {name: IMAGES[name] for name in FAST}
 
 
 @pytest.mark.slow
 class TestOtherMethods(OwnDataContract):
-    cases = {name: case for name, case in IMAGES.items() if name not in FAST}
+    cases: ClassVar = {name: case for name, case in IMAGES.items() if name not in FAST}
