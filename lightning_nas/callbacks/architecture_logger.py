@@ -106,7 +106,7 @@ class ArchitectureLogger(Callback):
         if bar is not None:  # which would be drawn once more, below what is printed here
             bar.teardown(trainer, pl_module, "fit")
         pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU, and there is more to compute
-        outcome = pl_module.conclude(trainer.datamodule, self.run, self.n_random)  # type: ignore[attr-defined]
+        outcome = pl_module.conclude(pl_module.data, self.run, self.n_random)
         summaries = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for logger in summaries:
             logger.experiment.summary.update(outcome.figures)
@@ -118,7 +118,7 @@ class ArchitectureLogger(Callback):
                 "larger trainer.max_epochs"
             )
         checkpoint = outcome.run.checkpoint if self.has_trained else trainer.ckpt_path
-        command = self.next_command(outcome, trainer.datamodule, checkpoint)  # type: ignore[attr-defined]
+        command = self.next_command(outcome, pl_module.data, checkpoint)
         text = outcome.describe()
         print(f"{text}\n  {command}" if command else f"{text.removesuffix(':')}.")
 
@@ -132,6 +132,8 @@ class ArchitectureLogger(Callback):
             checkpoint: the path of what is tested; None: the run's last checkpoint.
         """
         words = ["python -m lightning_nas"]
+        if not data.rebuilds:  # no command names them
+            return ""
         if outcome.next_step == "test":
             checkpoint = Path(checkpoint or outcome.run.checkpoint)
             if not (data.has_test and checkpoint.exists()):

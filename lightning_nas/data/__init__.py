@@ -7,6 +7,7 @@ from lightning_nas.data.digits import Digits
 from lightning_nas.data.image_folder import ImageFolder
 from lightning_nas.data.images import ImageData
 from lightning_nas.data.no_data import NoData
+from lightning_nas.data.own import OwnData, as_data
 from lightning_nas.data.penn_treebank import PennTreebank
 from lightning_nas.data.py_docs import PyDocs
 from lightning_nas.data.text import TextData, Window
@@ -20,6 +21,7 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "NoData",
+    "OwnData",
     "PennTreebank",
     "PyDocs",
     "Schedule",
@@ -27,4 +29,5 @@ __all__ = [
     "TextData",
     "TextFiles",
     "Window",
+    "as_data",
 ]

@@ -158,6 +158,26 @@ class Shuffled:
         return self._order[first : first + self.batch_size]
 
 
+def divided(count: int, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Divides ``count`` training examples at random: the positions of the weights part, and of the architecture part.
+
+    Args:
+        count: the number of examples.
+        share: the share of the architecture part.
+        seed: the seed of the division.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
+    order = torch.randperm(count, generator=generator)
+    n_architecture = round(count * share)
+    return order[n_architecture:], order[:n_architecture]
+
+
+def evaluation_size(count: int, batch_size: int) -> int:
+    """The number of examples in a batch of an evaluation. One that is left over alone has no statistics of a batch, so
+    a smaller size is taken where it helps."""
+    return next((size for size in range(batch_size, 1, -1) if count % size != 1), batch_size)
+
+
 class DataModule(Configurable, LightningDataModule, ABC):
     """A data set in three parts: ``weights`` and ``architecture`` share the training data, and only testing touches
     ``test``.
@@ -180,6 +200,9 @@ class DataModule(Configurable, LightningDataModule, ABC):
     labelled: bool = True
     """Whether its examples have labels, which most tasks read."""
 
+    rebuilds: ClassVar[bool] = True
+    """Whether its spec, as a checkpoint has it, makes the same data again."""
+
     is_empty: ClassVar[bool] = False
     """Whether this module holds no data at all, for searches that need none."""
 
@@ -198,6 +221,12 @@ class DataModule(Configurable, LightningDataModule, ABC):
         """Whether there is a test part, as far as a glance at the files tells; where there is none, testing is refused
         and no next step should propose it."""
         return True
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the user has handed over the architecture part by itself, so that ``train`` does not have it, and a
+        training on ``train`` validates on it."""
+        return False
 
     def sizes(self) -> dict[str, int]:
         """How many examples the parts have, by name. A run continues on data with the same sizes alone: otherwise

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 from torchmetrics import MetricCollection
 
+from lightning_nas.data import as_data
 from lightning_nas.operations.normalization import batch_statistics, evaluating, recalibrated
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
@@ -56,6 +57,7 @@ class Scorer:
     @classmethod
     def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
         """The scorer of a method's network on the architecture part of its data, or on ``n_batches`` batches of it."""
+        data = as_data(data)
         stream = method.stream(data, "weights")
         n_calibration = n_calibration if method.bn == "recalibrate" else 0
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]

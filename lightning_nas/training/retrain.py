@@ -37,8 +37,8 @@ class Retrain(NetworkModule):
         network: settings of the space's network by name, such as ``channels``, ``cells`` and ``auxiliary``.
         inputs: what the network must know of the data; None: asked of the data module.
         seed: the seed of everything random in the training.
-        train_on: ``all`` training images, as papers do, without validation; or the ``weights`` part alone, validated on
-            the architecture part, to tune settings without touching the test part.
+        train_on: ``all`` training images, as papers do, without validation unless a set for it is handed over; or the
+            ``weights`` part alone, validated on the architecture part, to tune settings without touching the test part.
         optimizer: what trains the weights; None: SGD from .025 by a cosine to 0, momentum .9, weight decay 3e-4.
         drop_path: the probability to drop a path at the end.
         drop_path_schedule: ``linear``: from zero with the epochs, the same in all cells (DARTS); ``scheduled``: from
@@ -90,7 +90,7 @@ class Retrain(NetworkModule):
 
     @property
     def validation_part(self) -> str | None:
-        return None if self.train_on == "all" else "architecture"
+        return "architecture" if self.train_on == "weights" or getattr(self.data, "holds_out", False) else None
 
     def schedule(self, data: DataModule) -> Schedule:
         """A pass over the training images per epoch."""

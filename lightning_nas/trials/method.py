@@ -186,7 +186,7 @@ class TrialSearch(Method):
         return ["done", "failed", "best"]
 
     def on_fit_start(self) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         self.trials.open(
             None if data is None or data.is_empty else data, log_before(self.trainer, self.trainer.ckpt_path)
         )
