@@ -112,7 +112,7 @@ class CommandLine(LightningAdapter):
         # another set can be tested on, and batches of another size change no figure
         if "data" in self.continued and self.command != "test":
             also = () if self.command == "fit" else ("batch_size",)
-            module = find_class(specs["model"]["class_path"], Module)
+            module = find_class(specs["model"]["class_path"], Module)  # type: ignore[type-abstract]
             only = None if module is None else module.frozen.get("data")
             check_continued(self.continued["data"], specs["data"], "data", also, only)
 

@@ -1,6 +1,6 @@
 """Data modules, which own the sets of examples; the method's schedule says what is trained on when."""
 
-from lightning_nas.data.base import DataModule, Schedule, Stream
+from lightning_nas.data.base import DataModule, Schedule, Scheduled, Stream
 from lightning_nas.data.cifar10 import CIFAR10
 from lightning_nas.data.cluttered_digits import ClutteredDigits
 from lightning_nas.data.digits import Digits
@@ -25,6 +25,7 @@ __all__ = [
     "PennTreebank",
     "PyDocs",
     "Schedule",
+    "Scheduled",
     "Stream",
     "TextData",
     "TextFiles",

@@ -290,14 +290,19 @@ class ImageData(DataModule):
             images.positions = images.positions[torch.arange(size) * len(images) // size]
         size = evaluation_size(len(images), self.batch_size)
         batches = images if views == 1 else EvaluatedViews(images)
-        return DataLoader(batches, size, collate_fn=_as_is, num_workers=self.num_workers)
+        # by name, since Lightning makes the loader again with a sampler of its own
+        return DataLoader(batches, batch_size=size, collate_fn=_as_is, num_workers=self.num_workers)
 
-    def plain_batches(self) -> DataLoader:
-        images = self._set("weights", augment=True, labelled=self.labelled)
-        self._check_batch("weights", len(images))  # the loader would just deliver nothing
+    def predict_dataloader(self) -> DataLoader:
+        """The images of the test part in order, without labels: what ``predict_step`` hands to the module."""
+        return self.evaluation("test", labelled=False)
+
+    def plain_batches(self, part: str = "weights") -> DataLoader:
+        images = self._set(part, augment=True, labelled=self.labelled)
+        self._check_batch(part, len(images))  # the loader would just deliver nothing
         return DataLoader(
             images,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=True,
             collate_fn=_as_is,
             num_workers=self.num_workers,

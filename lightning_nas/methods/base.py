@@ -3,7 +3,7 @@
 import contextlib
 import math
 import statistics
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,11 +50,6 @@ class Method(Module, ABC):
     def choice_weights(self) -> list[list[float]] | None:
         """For each choice the weight of each option, for pictures; None where the method has none."""
         return None
-
-    @abstractmethod
-    def schedule(self, data: DataModule) -> Any:
-        """What is trained on: what a trainer gets for training batches."""
-        raise NotImplementedError
 
 
 class OneShotMethod(NetworkModule, Method):

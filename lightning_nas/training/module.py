@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from lightning_nas.data import DataModule, OwnData, Stream
+from lightning_nas.data import DataModule, OwnData, Scheduled, Stream
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
@@ -28,7 +28,7 @@ from lightning_nas.training.own_data import adopted
 from lightning_nas.training.teachers import Teachers
 
 
-class Module(Configurable, LightningModule):
+class Module(Configurable, Scheduled, LightningModule):
     """A ``LightningModule`` whose hyper-parameters are plain values, so that a checkpoint loads with
     ``weights_only=True`` and rebuilds it."""
 
@@ -351,7 +351,11 @@ class NetworkModule(Module):
 
     def stream(self, data: DataModule, part: str) -> Stream:
         """The training batches of a part, as the task reads them."""
-        return data.stream(part, self.seed, **self.task.reads)
+        return data.stream(part, self.seed, **self.reads)
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        return self.task.reads
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
