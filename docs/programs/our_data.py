@@ -9,9 +9,8 @@ from lightning_nas import ClutteredDigits
 
 
 class MyModel(pl.LightningModule):
-    def __init__(self, schedule="cosine"):
+    def __init__(self):
         super().__init__()
-        self.schedule = schedule
         convolutions = [nn.Conv2d(1, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 32, 5, 2), nn.ReLU()]
         self.network = nn.Sequential(*convolutions, nn.Flatten(), nn.LazyLinear(10))
 
@@ -29,7 +28,7 @@ class MyModel(pl.LightningModule):
     test_step = validation_step
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), 0.003)
+        return torch.optim.Adam(self.parameters(), 0.005)
 
 
 model, data = MyModel(), ClutteredDigits()

@@ -10,21 +10,20 @@ from lightning_nas import ENAS, ImageClassification, NASBench201
 
 
 class Digits(Dataset):
-    def __init__(self, first, last, transform=None):
+    def __init__(self, first, last, transform):
         self.images, self.targets = (array[first:last] for array in load_digits(return_X_y=True))
-        self.transform = transform or torch.nn.Identity()
+        self.transform = transform
 
     def __len__(self):
         return len(self.targets)
 
     def __getitem__(self, index):
-        image = torch.tensor(self.images[index] / 16).float().view(1, 8, 8)
-        return self.transform(image), int(self.targets[index])
+        return self.transform(torch.tensor(self.images[index] / 16).float().view(1, 8, 8)), int(self.targets[index])
 
 
 class DigitsData(pl.LightningDataModule):
     def setup(self, stage):
-        self.train, self.val = Digits(0, 1200, v2.RandomCrop(8, padding=1)), Digits(1200, 1797)
+        self.train, self.val = Digits(0, 1200, v2.RandomCrop(8, padding=1)), Digits(1200, 1797, v2.Identity())
 
     def train_dataloader(self):
         return DataLoader(self.train, batch_size=64, shuffle=True)
@@ -35,6 +34,7 @@ class DigitsData(pl.LightningDataModule):
 
 data = DigitsData()
 search = ENAS(NASBench201(), ImageClassification(), {"channels": 8, "cells": 1})
-trainer = pl.Trainer(max_epochs=3)
+trainer = pl.Trainer(max_epochs=2)
 trainer.fit(search, datamodule=data)
-print(search.space.describe(search.choose(data)), trainer.callback_metrics["val/accuracy"])
+architecture, accuracies = search.choose(data)  # the best of ten that the controller draws
+print(search.space.describe(architecture), accuracies[architecture])

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from lightning_nas import DARTS, ArchitectureRecord, DARTSCell, ImageClassification, Retrain
+from lightning_nas import DARTS, ArchitectureRecord, ImageClassification, NASBench201, Retrain
 
 pixels, labels = load_digits(return_X_y=True)
 digits = TensorDataset(torch.tensor(pixels / 16).float().view(-1, 1, 8, 8), torch.tensor(labels))
@@ -13,14 +13,13 @@ train_set, test_set = random_split(digits, [0.8, 0.2], torch.Generator().manual_
 train_loader = DataLoader(train_set, batch_size=32, shuffle=True)
 test_loader = DataLoader(test_set, batch_size=256)
 
-search = DARTS(DARTSCell(), ImageClassification(), {"channels": 4, "cells": 3}, order="first")
-pl.Trainer(max_epochs=1).fit(search, train_loader)
+search = DARTS(NASBench201(), ImageClassification(), {"channels": 8, "cells": 1}, order="first")
+pl.Trainer(max_epochs=1).fit(search, train_loader)  # half of the images judge architectures
 print(search.space.describe(search.best()))
 
-found = ArchitectureRecord(search.space, search.best(), method="DARTS")
-found.save("architecture.json")
-retrain = Retrain("architecture.json", ImageClassification(), {"channels": 8, "cells": 3})
-trainer = pl.Trainer(max_epochs=4)
+found = ArchitectureRecord(search.space, search.best())
+retrain = Retrain(found, ImageClassification(), {"channels": 8, "cells": 1})
+trainer = pl.Trainer(max_epochs=3)
 trainer.fit(retrain, train_loader)
 (figures,) = trainer.test(retrain, test_loader)
 print(figures["test/accuracy"])
