@@ -154,7 +154,7 @@ class ImageNetwork(Network):
         num_classes, ⌈H / stride⌉, ⌈W / stride⌉)``, which :meth:`forward` brings to the size of the images.
 
         Args:
-            x: what :meth:`forward_features` returns.
+            x: the last map, as :meth:`forward_features` returns it.
             pre_logits: whether what the classifier reads is returned instead, ``(N, num_features)``; for dense inputs
                 the map.
         """
