@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 import torch.nn.functional as F
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
-from lightning_nas import DARTS, Digits, NASBench201, Task
+from lightning_nas import DARTS, Adam, Digits, NASBench201, Task
 
 
 class Number(Task):
@@ -27,7 +27,7 @@ class Number(Task):
         return MetricCollection({"error": MeanAbsoluteError(sync_on_compute=over_ranks)})
 
 
-search = DARTS(NASBench201(), Number(), {"channels": 8, "cells": 1}, order="first")
-trainer = pl.Trainer(max_epochs=3)
+search = DARTS(NASBench201(), Number(), {"channels": 8, "cells": 1}, order="first", optimizer=Adam(0.01))
+trainer = pl.Trainer(max_epochs=5)
 trainer.fit(search, Digits())
 print(search.space.describe(search.best()), trainer.callback_metrics)

@@ -135,6 +135,12 @@ class CommandLine(LightningAdapter):
             raise SettingError(
                 f"{field}: no such class; there are {', '.join(kind.names())}; --import brings in a package of yours"
             )
+        foreign = re.search(r"expected path but (\S+) .*subclass of DataModule", line)
+        if foreign:
+            raise SettingError(
+                f"{field}: {foreign[1]} is no lightning_nas.DataModule, whose settings a checkpoint has; make it a "
+                "subclass, or take it from Python, where any is fitted: trainer.fit(search, datamodule=...)"
+            )
         needed = re.search(r"(\w+)':\s+the following arguments are required: (.+)", message)
         if needed:
             raise SettingError(f"{field}: {needed[1]} needs {needed[2]}")

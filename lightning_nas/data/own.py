@@ -127,7 +127,8 @@ class ExampleStream:
 
 
 class OwnData(DataModule):
-    """Sets of your own, from ``torch.utils.data``: of files, of numbers, of whatever a batch of your task is made of.
+    """Sets of your own, from ``torch.utils.data``, handed over in Python: of files, of numbers, of whatever your task
+    reads.
 
     Examples are read when they are needed and by their number, and nothing of them is kept. A ``DataLoader`` stands for
     its set, batch size, workers, ``collate_fn`` and ``worker_init_fn``; the order of the examples is the search's own,
@@ -278,6 +279,8 @@ class OwnData(DataModule):
         Raises:
             SettingError: naming the first of them, why it is not told, and what to hand over.
         """
+        if not self.sets and self._test_loader is None:
+            self._set("train")
         for name in names:
             if name not in self.inputs:
                 raise SettingError(

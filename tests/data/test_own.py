@@ -103,7 +103,7 @@ def test_a_batch_is_a_function_of_its_number(as_dict):
     again = [own.stream("weights", 1).get(index) for index in (4, 3, 2, 1, 0)][::-1]
     assert equal(first, again)
     assert torch.equal(state[0], torch.get_rng_state())
-    assert (state[1] == np.random.get_state()[1]).all()
+    assert (state[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert state[2] == random.getstate()
     assert not equal(first[0], own.stream("weights", 2).get(0))
     images = first[0]["image"] if as_dict else first[0][0]
@@ -303,6 +303,11 @@ class Module(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         return batch[0] + 1000, batch[1]
+
+
+def test_nothing_at_all():
+    with pytest.raises(SettingError, match="train: there is no such set; hand over a Dataset or a DataLoader"):
+        OwnData().check_told(["channels"])
 
 
 def test_as_data():
