@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from lightning_nas import Evaluation, Evaluator, NASBench201, NoData, Objective, Strategy, TrialSearch
+from lightning_nas import Evaluation, Evaluator, NASBench201, Objective, Strategy, TrialSearch
 
 PIXELS, LABELS = map(torch.tensor, load_digits(return_X_y=True))
 IMAGES, INPUTS = PIXELS.float().view(-1, 1, 8, 8) / 16, {"channels": 1, "image_size": 8, "num_classes": 10}
@@ -36,5 +36,5 @@ class ShortFit(Evaluator):
 
 
 search = TrialSearch(NASBench201(), HillClimbing(), ShortFit(), n_trials=20)
-pl.Trainer(max_epochs=1).fit(search, NoData())
+pl.Trainer(max_epochs=1).fit(search)
 print(search.trials.best)

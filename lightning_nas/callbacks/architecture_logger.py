@@ -122,13 +122,13 @@ class ArchitectureLogger(Callback):
         text = outcome.describe()
         print(f"{text}\n  {command}" if command else f"{text.removesuffix(':')}.")
 
-    def next_command(self, outcome: Outcome, data: DataModule, checkpoint: Any = None) -> str:
+    def next_command(self, outcome: Outcome, data: DataModule | None, checkpoint: Any = None) -> str:
         """What to type now: the retraining of what was found, on the same data, or the test of what was trained; empty
         where there is nothing to test, or to test on.
 
         Args:
             outcome: what the run has left.
-            data: the data module that it was trained on.
+            data: the data module that it was trained on; None: there is none.
             checkpoint: the path of what is tested; None: the run's last checkpoint.
         """
         words = ["python -m lightning_nas"]
@@ -136,12 +136,12 @@ class ArchitectureLogger(Callback):
             return ""
         if outcome.next_step == "test":
             checkpoint = Path(checkpoint or outcome.run.checkpoint)
-            if not (data.has_test and checkpoint.exists()):
+            if data is None or not (data.has_test and checkpoint.exists()):
                 return ""
             return " ".join([*words, "test --ckpt_path", shlex.quote(str(checkpoint))]) + _imports()
         words += ["fit --config", self.retrain_config]
         words += ["--model.architecture", shlex.quote(str(outcome.run.architecture))]
-        if data.is_empty:
+        if data is None or data.is_empty:
             return " ".join(words) + _imports()
         configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
         said = configured.get("data", "")  # a name alone, or with settings

@@ -51,6 +51,17 @@ class Method(Module, ABC):
         """For each choice the weight of each option, for pictures; None where the method has none."""
         return None
 
+    def setup(self, stage: str) -> None:
+        if stage == "test":
+            raise SettingError(
+                "trainer.test: a search has no trained network to test; retrain the architecture that it found "
+                "(Retrain), and test that"
+            )
+        super().setup(stage)
+
+    def test_step(self, *args: Any) -> None:
+        """Is there for the trainer to come as far as :meth:`setup`, which says what to test instead."""
+
 
 class OneShotMethod(NetworkModule, Method):
     """A search in one network that holds all architectures. A subclass owns what is learnt about architectures and says
@@ -290,6 +301,36 @@ class OneShotMethod(NetworkModule, Method):
         super().on_train_epoch_end()
         for scheduler in self.schedulers():
             scheduler.step()
+
+    # -- the search network, used as it stands -----------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network of the best architecture says under the shared weights, with the network's own arguments;
+        BatchNorm normalises by the batch. It is a look at the search: who wants predictions retrains.
+
+        Raises:
+            SettingError: if it takes data to say which architecture is the best, or there is no network yet.
+        """
+        self.check_built()
+        with batch_statistics(self.network):
+            return super().forward(*args, gates=self.space.gates(self.known_best()), **kwargs)
+
+    def known_best(self) -> Architecture:
+        """The best architecture, where it takes no data to say it.
+
+        Raises:
+            SettingError: if it does, saying how the network is run.
+        """
+        best = self.best()
+        if best is None:
+            raise SettingError(
+                f"{type(self).__name__} knows its best architecture after choose(data) alone; call "
+                "search.network(x, gates=search.space.gates(architecture)), or retrain it (Retrain)"
+            )
+        return best
+
+    def on_predict_start(self) -> None:
+        self.known_best()
 
     # -- validation of the search network ----------------------------------------------------------------------------
 

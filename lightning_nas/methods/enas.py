@@ -38,6 +38,16 @@ from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 class ENAS(SamplingMethod):
     """A controller that draws paths, and shared weights, trained in turn.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import Digits, ENAS, ImageClassification, NASBench201
+
+        data, search = Digits(), ENAS(NASBench201(), ImageClassification(), {"channels": 4, "cells": 1})
+        pl.Trainer(max_epochs=6).fit(search, data)
+        architecture, scores = search.choose(data)
+        print(search.space.describe(architecture))
+
     Args:
         space: the space that is searched.
         task: what a batch costs and how it is scored and rewarded.

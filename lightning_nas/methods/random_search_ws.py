@@ -31,6 +31,17 @@ from lightning_nas.training.optimizers import SGD, Optimizer
 class RandomSearchWS(SamplingMethod):
     """Weights shared by uniformly drawn architectures, which are ranked under them in the end.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import DARTSCell, Digits, ImageClassification, RandomSearchWS
+
+        data, network = Digits(), {"channels": 4, "cells": 3}
+        search = RandomSearchWS(DARTSCell(), ImageClassification(), network, n_candidates=20)
+        pl.Trainer(max_epochs=6).fit(search, data)
+        architecture, scores = search.choose(data)
+        print(search.space.describe(architecture), scores[architecture])
+
     Args:
         space: the space that is searched.
         task: what a batch costs and how it is scored.

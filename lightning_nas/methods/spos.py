@@ -46,6 +46,16 @@ PATIENCE = 10_000
 class SPOS(SamplingMethod):
     """Weights shared by uniform paths, among which an evolution chooses in the end.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import Digits, ImageClassification, NASBench201, SPOS
+
+        data, search = Digits(), SPOS(NASBench201(), ImageClassification(), {"channels": 4, "cells": 1}, rounds=4)
+        pl.Trainer(max_epochs=6).fit(search, data)
+        architecture, scores = search.choose(data)
+        print(search.space.describe(architecture), scores[architecture])
+
     With ``n_mutants`` and ``n_crossovers`` 0 it chooses among as many random paths under the same limit.
 
     Args:
@@ -213,7 +223,8 @@ class SPOS(SamplingMethod):
             self.mutation,
         )
         scores: dict[Architecture, float] = {}
-        with tqdm(total=self.n_candidates, desc="Evolution under shared weights", unit="candidate") as progress:
+        shown = {"desc": "Evolution under shared weights", "unit": "candidate", "disable": not scorer.progress}
+        with tqdm(total=self.n_candidates, **shown) as progress:
             try:
                 for number in range(self.rounds):
                     for candidate in evolution.round(number, list(scores)):

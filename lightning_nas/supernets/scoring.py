@@ -36,6 +36,7 @@ class Scorer:
         bn: ``recalibrate``, or ``batch``: by the statistics of each validation batch, as references do; the training
             batches are not used then.
         modules: the task's modules by their names, which score with the network; None: it has none.
+        progress: whether a ranking draws a bar.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Scorer:
         calibration: Iterable[Any],
         bn: Statistics = "recalibrate",
         modules: Mapping[str, nn.Module] | None = None,
+        progress: bool = True,
     ) -> None:
+        self.progress = progress
         self.modules: dict[str, Any] = dict(modules or {})
         self.space, self.network, self.task, self.bn = space, network, task, bn
         self.device = next(network.parameters()).device
@@ -63,7 +66,8 @@ class Scorer:
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]
         validation = data.evaluation("architecture", n_batches, **method.task.reads)
         task, modules = method.task, method.task_modules
-        return cls(method.space, method.network, task, validation, calibration, method.bn, modules)
+        bn, progress = method.bn, method.draws_bars
+        return cls(method.space, method.network, task, validation, calibration, bn, modules, progress)
 
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
@@ -102,7 +106,8 @@ class Scorer:
         """Scores of architectures, each once, the best first; one whose score is not a number comes last."""
         from tqdm import tqdm
 
-        progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
+        each, shown = dict.fromkeys(architectures), f"{what} under shared weights"
+        progress = tqdm(each, desc=shown, leave=False, disable=not self.progress)
         return self.best_first({architecture: self(architecture) for architecture in progress})
 
     def best_first(self, scores: Mapping[Architecture, float]) -> dict[Architecture, float]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from lightning_nas.data import DataModule, OwnData, Scheduled, Stream
+from lightning_nas.data import DataModule, OwnData, Scheduled, Stream, Window
 from lightning_nas.errors import Diverged, SettingError
+from lightning_nas.lazy import root
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
 from lightning_nas.seeding import derive_seed
@@ -88,6 +89,11 @@ class Module(Configurable, Scheduled, LightningModule):
         """Whether a trainer trains it, rather than testing it, and it is not loaded alone."""
         return self._trainer is not None and self._trainer.state.fn == "fit"
 
+    @property
+    def draws_bars(self) -> bool:
+        """Whether what takes long draws a bar: as the trainer does; without a trainer, it does."""
+        return self._trainer is None or self._trainer.progress_bar_callback is not None
+
     def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         """Refuses a trainer and data with which a run would go wrong, before it begins.
 
@@ -131,9 +137,7 @@ class Module(Configurable, Scheduled, LightningModule):
         raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        from lightning_nas import __version__
-
-        ours: dict[str, Any] = {"class_path": class_path(type(self)), "version": __version__}
+        ours: dict[str, Any] = {"class_path": class_path(type(self)), "version": root().__version__}
         data = self.data
         if isinstance(data, DataModule):
             ours |= {"data": data.spec, "sizes": data.sizes()}
@@ -309,6 +313,35 @@ class NetworkModule(Module):
         if self.drop_path and "drop_path" not in inspect.signature(network.forward).parameters:
             raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
         return network
+
+    def check_built(self) -> None:
+        """Refuses to run a network that is not there yet.
+
+        Raises:
+            SettingError: saying what builds it.
+        """
+        if not hasattr(self, "network"):
+            raise SettingError("inputs: the network is built for the data; pass inputs=data.inputs, or fit first")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network says, with its own arguments: logits of images ``(N, C, H, W)``, and of text a
+        ``LanguageOutput``."""
+        self.check_built()
+        return self.network(*args, **kwargs)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """The logits of a batch; a window of text is read on from the one before it. Labels are passed over."""
+        if isinstance(batch, Window):
+            out = self(batch.tokens, carry=self.carries.get("predict"), first=batch.first)
+            self.carries["predict"] = out.carry
+            return out.logits
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    def on_predict_epoch_start(self) -> None:
+        self.carries.pop("predict", None)
+
+    def on_predict_epoch_end(self) -> None:
+        self.carries.pop("predict", None)  # it belongs to no checkpoint
 
     @property
     def weights_purpose(self) -> tuple[int | str, ...]:

@@ -27,6 +27,17 @@ class Retrain(NetworkModule):
     """Trains the network of an architecture, from new weights or from inherited ones. With the defaults, the evaluation
     phase of Liu et al. 2019.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import Digits, ImageClassification, Retrain
+
+        data, module = Digits(), Retrain("darts_v2", ImageClassification(), {"channels": 4, "cells": 3})
+        trainer = pl.Trainer(max_epochs=10)
+        trainer.fit(module, data)
+        trainer.test(module, data)
+        logits = trainer.predict(module, data)
+
     Accumulation and precision are the trainer's own settings, an average of the weights is Lightning's
     ``EMAWeightAveraging`` callback, label smoothing and the auxiliary head's weight are the task's, cutout is the
     data's.
