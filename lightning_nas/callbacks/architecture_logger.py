@@ -132,7 +132,7 @@ class ArchitectureLogger(Callback):
             checkpoint: the path of what is tested; None: the run's last checkpoint.
         """
         words = ["python -m lightning_nas"]
-        if not data.rebuilds:  # no command names them
+        if data is not None and not data.rebuilds:  # no command names them
             return ""
         if outcome.next_step == "test":
             checkpoint = Path(checkpoint or outcome.run.checkpoint)

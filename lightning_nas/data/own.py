@@ -341,8 +341,8 @@ class OwnData(DataModule):
         size = evaluation_size(len(examples), self.batch_size)
         return DataLoader(examples, size, collate_fn=_as_is, num_workers=self.num_workers)
 
-    def plain_batches(self) -> DataLoader:
-        examples = self._examples("weights")
+    def plain_batches(self, part: str = "weights") -> DataLoader:
+        examples = self._examples(part)
         return DataLoader(
             Subset(examples.dataset, examples.positions.tolist()),
             self.batch_size,

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 import lightning_nas
+from lightning_nas import ImageClassification, Retrain
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import PUBLISHED, DARTSCell
 from lightning_nas.spaces.architecture_file import (
