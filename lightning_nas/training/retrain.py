@@ -14,7 +14,7 @@ from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
-from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
 from lightning_nas.tasks import Task
 from lightning_nas.training.drop_path import DropPathSchedule
 from lightning_nas.training.inheritance import inherit, state_of
@@ -43,7 +43,8 @@ class Retrain(NetworkModule):
     data's.
 
     Args:
-        architecture: the path of an ``architecture.json``, or the name of a published architecture.
+        architecture: the path of an ``architecture.json``, the name of a published architecture, or a record of one
+            such as ``ArchitectureRecord(search.space, search.best())``.
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels``, ``cells`` and ``auxiliary``.
         inputs: what the network must know of the data; None: asked of the data module.
@@ -63,7 +64,7 @@ class Retrain(NetworkModule):
 
     def __init__(
         self,
-        architecture: str | dict[str, Any],
+        architecture: str | dict[str, Any] | ArchitectureRecord,
         task: Task,
         network: dict[str, Any] | None = None,
         inputs: dict[str, int] | None = None,
