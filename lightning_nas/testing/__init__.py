@@ -14,4 +14,12 @@ from lightning_nas.testing.own_data import OwnDataContract
 from lightning_nas.testing.space import SpaceCase, SpaceContract
 from lightning_nas.testing.strategy import StrategyCase, StrategyContract
 
-__all__ = ["MethodCase", "MethodContract", "OwnDataContract", "SpaceCase", "SpaceContract", "StrategyCase", "StrategyContract"]
+__all__ = [
+    "MethodCase",
+    "MethodContract",
+    "OwnDataContract",
+    "SpaceCase",
+    "SpaceContract",
+    "StrategyCase",
+    "StrategyContract",
+]

@@ -11,9 +11,9 @@ FAST = ("random-search-ws", "gdas", "enas-micro")
 
 
 class TestMethods(OwnDataContract):
-    cases = {name: IMAGES[name] for name in FAST}
+    cases = {name: IMAGES[name] for name in FAST}  # noqa: RUF012
 
 
 @pytest.mark.slow
 class TestOtherMethods(OwnDataContract):
-    cases = {name: case for name, case in IMAGES.items() if name not in FAST}
+    cases = {name: case for name, case in IMAGES.items() if name not in FAST}  # noqa: RUF012
