@@ -1,6 +1,7 @@
 """A trainer with a user's own data, for every method and for what is retrained."""
 
 import random
+import re
 
 import lightning.pytorch as pl
 import pytest
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_nas.callbacks import ArchitectureLogger
+from lightning_nas.cli.main import main
 from lightning_nas.data import Digits, ImageData, OwnData
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import FromScratch, SharedWeights
@@ -290,6 +292,22 @@ def test_what_cannot_work_is_refused_before_the_first_step(data, message):
     with pytest.raises(SettingError, match=message):
         trainer(max_epochs=1).fit(method, data())
     assert not hasattr(method, "network") or not method.trainer.global_step
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "tests.training.test_own_data.UsersModule",
+            r"data: .*UsersModule is no lightning_nas\.DataModule, .* from Python",
+        ),
+        ("OwnData", r"data\.train: there is no such set"),
+    ],
+)
+def test_the_command_line_says_that_they_are_for_python(name, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "darts/quickstart.yaml", "--data", name]) != 0
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_nothing_to_validate_on():
