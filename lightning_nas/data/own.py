@@ -93,7 +93,7 @@ class Examples(Dataset):
         pair = isinstance(first, (tuple, list)) and len(first) == 2
         if not pair and not (isinstance(first, Tensor) and not self.labelled):
             asked = f"{self.views} views" if self.views > 1 else "examples without labels"
-            raise SettingError(f"train: the task reads {asked}, of examples (x, y) or x, got {_describe(first)}")
+            raise SettingError(f"train: the task reads {asked}, of examples (x, y) or x, got {describe(first)}")
         inputs = [batch[0] if pair else batch for batch in batches]
         stacked = inputs[0] if self.views == 1 else torch.stack(inputs, dim=1)
         return (stacked, first[1]) if self.labelled else stacked
@@ -294,7 +294,7 @@ class OwnData(DataModule):
         batch = self._glance
         images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         if not isinstance(images, Tensor) or images.ndim != 4:
-            return {}, f"and cannot be told from {_describe(batch)}"
+            return {}, f"and cannot be told from {describe(batch)}"
         _, channels, height, width = images.shape
         dataset = next((each.dataset for each in self.sets.values()), getattr(self._test_loader, "dataset", None))
         classes = count_classes(dataset)
@@ -493,13 +493,14 @@ def _named(value: Any) -> str | None:
     return getattr(value, "__qualname__", type(value).__name__)
 
 
-def _describe(batch: Any) -> str:
+def describe(batch: Any) -> str:
+    """What messages call a batch: its parts, their shapes and types."""
     if isinstance(batch, Tensor):
         return f"a tensor {tuple(batch.shape)} of {str(batch.dtype).removeprefix('torch.')}"
     if isinstance(batch, Mapping):
         return f"a dictionary of {', '.join(map(str, batch))}"
     if isinstance(batch, (tuple, list)):
-        return f"({', '.join(map(_describe, batch))})"
+        return f"({', '.join(map(describe, batch))})"
     return f"a {type(batch).__name__}"
 
 

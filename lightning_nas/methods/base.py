@@ -151,7 +151,7 @@ class OneShotMethod(NetworkModule, Method):
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
 
-    def choose(self, data: DataModule) -> tuple[Architecture, dict[Architecture, float]]:
+    def choose(self, data: Any) -> tuple[Architecture, dict[Architecture, float]]:
         """The architecture that the finished search returns, and the scores of the candidates that it looked at."""
         best = self.best()
         assert best is not None  # a method that does not know its best overrides this
@@ -187,6 +187,9 @@ class OneShotMethod(NetworkModule, Method):
         )
         outcome.write()
         return outcome
+
+    def as_one(self) -> Callable[..., Any]:
+        return partial(self.network, gates=self.space.gates(self.space.random(Random(0))))
 
     def random_architecture(self, rng: Random) -> Architecture:
         """An architecture of the space, drawn by its prior, that the search could have returned."""

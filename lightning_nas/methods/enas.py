@@ -217,7 +217,7 @@ class ENAS(SamplingMethod):
         return self.policy.best()
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: Any, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch."""
         if candidates is None:

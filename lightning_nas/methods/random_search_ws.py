@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.seeding import derive_seed
@@ -86,7 +85,7 @@ class RandomSearchWS(SamplingMethod):
         self.steps += 1
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: Any, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Draws candidates, scores them all on a few batches and the best of them on the whole architecture part.
 

@@ -26,7 +26,7 @@ class SamplingMethod(OneShotMethod):
         return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: Any, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
         raise NotImplementedError

@@ -23,7 +23,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_nas.costs.flops import Flops
-from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, within
 from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.objectives import Objective
@@ -188,7 +187,7 @@ class SPOS(SamplingMethod):
     # -- what is chosen ----------------------------------------------------------------------------------------------
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: Any, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best that the evolution finds, or the best of ``candidates``, and the scores of all that were scored.
 

@@ -24,7 +24,7 @@ from lightning_nas.tasks import Carry, Task
 from lightning_nas.training import checks
 from lightning_nas.training.drop_path import DropPathSchedule, drop_path_at
 from lightning_nas.training.optimizers import Optimizer
-from lightning_nas.training.own_data import adopted
+from lightning_nas.training.own_data import adopted, try_batches
 from lightning_nas.training.teachers import Teachers
 
 
@@ -376,6 +376,10 @@ class NetworkModule(Module):
             self.carries[stream] = carry
         return loss
 
+    def as_one(self) -> Callable[..., Any]:
+        """The network as one architecture runs in it."""
+        return self.network
+
     def dropping_paths(self, share_of_epoch: float) -> Callable[..., Any]:
         """The network with drop-path as it is now, where so much of the current epoch is done."""
         if not self.drop_path:
@@ -394,6 +398,8 @@ class NetworkModule(Module):
     def on_fit_start(self) -> None:
         self.carries = move_data_to_device(self.carries, self.device)  # those of a checkpoint lie on the CPU
         self.teachers.move_to(self.network)
+        if isinstance(self.data, OwnData):
+            try_batches(self, self.data)
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # a checkpoint from the end of an epoch holds that epoch's
