@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nas.operations.memory import channels_last
+
 
 def add_weighted(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None) -> Tensor | None:
     """``total + weight · term`` where what is not there counts as zero, and a weight as one."""
@@ -52,10 +54,20 @@ class _DenseGradient(torch.autograd.Function):
     registered in ``forward`` gives wrong outputs without a word.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(values: Tensor) -> Tensor:
         return values.view_as(values)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def jvp(ctx: Any, of_values: Tensor) -> Tensor:
+        return of_values.view_as(of_values)
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
+        return channels_last(gradient)

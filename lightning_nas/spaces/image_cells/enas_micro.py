@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
+from lightning_nas.operations.memory import channels_last
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved
 from lightning_nas.spaces.cells import Candidates, Drops, Form, States, check_form
 from lightning_nas.spaces.image_cells.nasnet import NodePairs, NodePairsCell, side_by_side
@@ -143,7 +144,7 @@ class ENASMicroNetwork(ImageNetwork):
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``; in training with an auxiliary head also
         the head's."""
         resolved = self.space.resolve(gates)
-        s0 = s1 = States(self.stem(x.contiguous(memory_format=torch.channels_last)), ("stem",))
+        s0 = s1 = States(self.stem(channels_last(x)), ("stem",))
         auxiliary = None
         for k, cell in enumerate(self.cells):
             if str(k) in self.halvings:

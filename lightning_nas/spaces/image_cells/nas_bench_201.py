@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.operations.memory import channels_last
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Space
 from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
@@ -117,7 +118,7 @@ class NASBench201Network(ImageNetwork):
             skip_dropout: probability to drop a value that an identity passes on, in training (Chen et al. 2019).
         """
         resolved = self.space.resolve(gates)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(channels_last(x))
         depth, n_cells = 0, sum(map(len, self.stacks))  # type: ignore[arg-type]
         for k, stack in enumerate(self.stacks):
             if k:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
+from lightning_nas.operations.memory import channels_last
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Drops, Form, States, check_form, check_operations
 from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, cifar_stem
@@ -145,7 +146,7 @@ class CellNetwork(ImageNetwork):
             logits; in training with an auxiliary head also the head's logits.
         """
         resolved = self.space.resolve(gates)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last(x)
         outputs = self.stem(x) if isinstance(self.stem, ImageNetStem) else [self.stem(x)] * 2
         s0, s1 = (States(output, ("stem",)) for output in outputs)
         auxiliary = None

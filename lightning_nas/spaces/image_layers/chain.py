@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.operations.memory import channels_last
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.image_networks import ImageNetwork
@@ -172,7 +173,7 @@ class ChainNetwork(ImageNetwork):
     def forward(self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0) -> Tensor:
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``."""
         resolved: Resolved = self.space.resolve(gates)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(channels_last(x))
         for number, layer in enumerate(self.layers.values(), start=1):
             x = layer(x, resolved, self.drops(drop_path, number / len(self.layers)).path)
         return self.classifier(self.dropout(self.top(x).mean((2, 3))))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import ReLUConvBN, drop_path
 from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolution
+from lightning_nas.operations.memory import channels_last
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Form, check_form
@@ -189,7 +190,7 @@ class ENASMacroNetwork(ImageNetwork):
         """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``."""
         resolved = self.space.resolve(gates)
         last_reader = self._last_readers({name: [option for option, _ in runs] for name, runs in resolved.items()})
-        states = {0: self.stem(x.contiguous(memory_format=torch.channels_last))}
+        states = {0: self.stem(channels_last(x))}
         for name, layer in self.layers.items():
             number = int(name)
             probability = self.drops(drop_path, number / len(self.layers)).path
