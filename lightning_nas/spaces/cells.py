@@ -74,8 +74,12 @@ class Candidates(nn.Module):
         super().__init__()
         self.table = operations or self.operations
         self.channels, self.strided, self.affine = channels, strided, affine
+        self.reads: dict[tuple[str, int], str] = {}  # the name of the view, by operation and stride
         self.views = nn.ModuleDict()
         self.bodies = nn.ModuleDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "table"}  # functions have no pickle
 
     def add(self, place: str, source: int, option: str) -> None:
         """Builds an operation that reads ``source``; ``place`` is a name for where its result goes."""
@@ -83,6 +87,7 @@ class Candidates(nn.Module):
         if operation is None:
             return
         view = operation.view(stride)
+        self.reads[option, stride] = view.name
         if f"{source}/{view.name}" not in self.views:
             self.views[f"{source}/{view.name}"] = view.build(self.channels, stride, self.affine)
         body = operation.body(self.channels, stride, self.affine)
@@ -100,10 +105,9 @@ class Candidates(nn.Module):
         weight: Tensor | None,
     ) -> Tensor | None:
         """One operation's result times its weight; None where the operation is ``none`` or its state is nothing."""
-        operation = self.table[option]
-        if operation is None or state is None:
+        view = self.reads.get((option, self.stride(source)))
+        if view is None or state is None:
             return None
-        view = operation.view(self.stride(source)).name
         if (source, view) not in seen:
             seen[source, view] = self.views[f"{source}/{view}"](state)
         body = f"{place}/{option}"

@@ -1,5 +1,6 @@
 """Reading checkpoints, which come from a user: tensors and plain values only, and no class that is not imported."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Network, Space
+from lightning_nas.spaces.image_networks import ImageNetwork
 from lightning_nas.specs import Configurable, class_paths, find_class
 
 WITHOUT_TRAINING = ("accelerator", "precision")
@@ -80,6 +82,45 @@ def trained_module(path: str, field: str) -> HoldsNetwork:
         raise SettingError(f"{field}: {path} is of a {type(module).__name__}, which holds no trained network")
     load_weights(module, path)
     return module
+
+
+def trained_network(path: str, field: str) -> Network:
+    """The network of a retraining, with the weights that its checkpoint has.
+
+    Args:
+        path: the path of the checkpoint of a retraining.
+        field: what the path is called in an error.
+
+    Raises:
+        SettingError: if the file is no such checkpoint.
+    """
+    module = trained_module(path, field)
+    if module.job != "retrain":
+        raise SettingError(f"{field}: the checkpoint of a retraining, got that of a search, {path}")
+    return module.network
+
+
+def load_network(path: str | Path, num_classes: int | None = None) -> Network:
+    """A network as a retraining has left it, to be used or trained on in any other program.
+
+    Where the retraining averaged its weights, by a callback such as Lightning's ``EMAWeightAveraging``, they are the
+    averaged ones, as in its validation. Like a new module the network is on the CPU and in training mode.
+
+    Args:
+        path: the path of the checkpoint, such as ``runs/retrain-1/checkpoints/last.ckpt``. Nothing but tensors and
+            plain values is read from it.
+        num_classes: the number of outputs of a new classifier, which takes the place of the trained one; 0: none, so
+            that outputs are pooled features. None: the trained classifier stays. Networks of images only.
+
+    Raises:
+        SettingError: if the file is not the checkpoint of a retraining, or the network has no classifier.
+    """
+    network = trained_network(str(path), "path")
+    if num_classes is not None:
+        if not isinstance(network, ImageNetwork):
+            raise SettingError(f"num_classes: of networks of images only, and {path} is of another one; leave it out")
+        network.reset_classifier(num_classes)
+    return network
 
 
 def load_weights(module: HoldsNetwork, path: str) -> None:

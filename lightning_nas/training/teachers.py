@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.training.checkpoints import trained_module
+from lightning_nas.training.checkpoints import trained_network
 
 
 class Teachers(dict[str, nn.Module]):
@@ -35,15 +35,13 @@ class Teachers(dict[str, nn.Module]):
         """
         for name, path in paths.items():
             field = f"task.{name}"
-            module = trained_module(path, field)
-            if module.job != "retrain":
-                raise SettingError(f"{field}: the checkpoint of a retraining, got that of a search, {path}")
+            network = trained_network(path, field)
             for what, value in inputs.items():
-                if what in module.network.inputs and module.network.inputs[what] != value:
-                    has = module.network.inputs[what]
+                if what in network.inputs and network.inputs[what] != value:
+                    has = network.inputs[what]
                     raise SettingError(f"{field}: {path} was trained for {what} {has}, and here it is {value}")
-            self[name] = module.network.requires_grad_(False).eval()
-            self.fingerprints[name] = fingerprint(module.network)
+            self[name] = network.requires_grad_(False).eval()
+            self.fingerprints[name] = fingerprint(network)
 
     def move_to(self, network: nn.Module) -> None:
         """Moves them to the device of another network, and to its type of numbers."""

@@ -634,7 +634,7 @@ def test_the_searches_have_the_settings_of_the_released_code(name):
     network = search.space.network({"channels": 3, "image_size": 32, "num_classes": 10}, **search.network_settings)
     if name == "enas/search.yaml":
         assert search.space.nodes == 5
-        assert (len(network.cells), network.stem[0].out_channels, network.dropout) == (layers + 2, 3 * channels, 0.1)
+        assert (len(network.cells), network.stem[0].out_channels, network.dropout.p) == (layers + 2, 3 * channels, 0.1)
         assert network.auxiliary is not None
         assert controller.operation_bias == {"sep_conv_3x3": 10, "sep_conv_5x5": 10}
         assert search.skip_weight == 0

@@ -9,10 +9,10 @@ Both networks follow the released code, which decides what the paper leaves open
 4. The 2×2 convolution of the auxiliary head does not pad.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,11 +20,11 @@ from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
 from lightning_nas.operations.memory import channels_last
-from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved
+from lightning_nas.spaces.base import Choice, Resolved
 from lightning_nas.spaces.cells import Candidates, Drops, Form, States, check_form
 from lightning_nas.spaces.image_cells.nasnet import NodePairs, NodePairsCell, side_by_side
 from lightning_nas.spaces.image_cells.shell import Place
-from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetwork, cifar_stem
+from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetwork, Map, cifar_stem
 
 Reduction = Literal["factorized", "strided"]
 """How a reduction cell halves the resolution: before it, or by its operations on the cell's inputs."""
@@ -112,20 +112,18 @@ class ENASMicroNetwork(ImageNetwork):
             raise SettingError(f"network.reduction: {' or '.join(get_args(Reduction))}, got {reduction!r}")
         if not 0 <= dropout < 1:
             raise SettingError(f"network.dropout: from 0 to below 1, got {dropout}")
-        self.dropout = dropout
         self.stem = cifar_stem(inputs["channels"], 3 * channels)
+        self.maps.append(Map("stem", 3 * channels, 1))
         reductions = (layers // 3, 2 * (layers // 3) + 1)
-        self.auxiliary_after = reductions[1] + 1
-        self.auxiliary: nn.Module | None = None
         self.halvings = nn.ModuleDict()
         self.cells = nn.ModuleList()
         before_last: Mapping[str, int] = {"stem": 3 * channels}
-        last, own, size, to_halve = before_last, channels, inputs["image_size"], False
+        last, own, stride, to_halve = before_last, channels, 1, False
         for k in range(layers + 2):
             kind, strided = "normal", False
             if k in reductions:
                 kind, strided = "reduce", reduction == "strided"
-                own, size = 2 * own, (size + 1) // 2
+                own, stride = 2 * own, 2 * stride
                 if not strided:
                     self.halvings[str(k)] = HalfResolution(last, own, affine=True)
                     before_last, last, to_halve = last, {"halved": own}, True
@@ -133,28 +131,24 @@ class ENASMicroNetwork(ImageNetwork):
             cell = MicroCell(choices, space.nodes, Place(kind, before_last, last, own, to_halve), form, strided)
             self.cells.append(cell)
             before_last, last, to_halve = last, cell.widths, strided
-            if auxiliary and k == self.auxiliary_after:
-                self.auxiliary = AuxiliaryHead(last, size, inputs["num_classes"], bias=False)
-        self.classifier = Pointwise(last, inputs["num_classes"])
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
+            self.maps.append(Map(f"cells.{k}", sum(last.values()), stride))
+            if auxiliary and k == reductions[1] + 1:
+                size = -(-inputs["image_size"] // stride)  # every halving rounds up
+                self.auxiliary_reads = f"cells.{k}"
+                self.auxiliary = AuxiliaryHead(last, size, inputs["num_classes"], bias=False, dense=self.dense)
+        self.build_classifier(last, partial(Pointwise, last), dropout)
 
-    def forward(
-        self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``; in training with an auxiliary head also
-        the head's."""
-        resolved = self.space.resolve(gates)
+    def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         s0 = s1 = States(self.stem(channels_last(x)), ("stem",))
-        auxiliary = None
+        yield "stem", s1
         for k, cell in enumerate(self.cells):
             if str(k) in self.halvings:
                 s0, s1 = s1, States(self.halvings[str(k)](s1.x, s1.names), ("halved",))
-            s0, s1 = s1, cell(s0, s1, resolved, self.drops(drop_path, (k + 1) / len(self.cells)))
-            if k == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary = self.auxiliary(s1)
-        pooled = F.dropout(F.relu(s1.x).mean((2, 3), keepdim=True), self.dropout, self.training)
-        logits = self.classifier(pooled, s1.names).flatten(1)
-        return logits if auxiliary is None else (logits, auxiliary)
+            s0, s1 = s1, cell(s0, s1, resolved, drops((k + 1) / len(self.cells)))
+            yield f"cells.{k}", s1
+
+    def last_map(self, states: States) -> States:
+        return States(F.relu(states.x), states.names)
 
 
 _STATE = View("state", lambda channels, stride, affine: nn.Identity())

@@ -1,17 +1,17 @@
 """The cell of NAS-Bench-201 (Dong and Yang, ICLR 2020) and its network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations.memory import channels_last
 from lightning_nas.operations.normalization import BatchNorm
-from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Space
-from lightning_nas.spaces.cells import Edges, Form, check_form, check_operations
+from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
+from lightning_nas.spaces.cells import Drops, Edges, Form, States, check_form, check_operations
 from lightning_nas.spaces.graphs import Graph
-from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
+from lightning_nas.spaces.image_networks import ImageNetwork, Map, cifar_stem
 
 NODES = 3  # after the input
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -89,44 +89,53 @@ class NASBench201Network(ImageNetwork):
         form: the form of the network, ``search`` or ``final``.
     """
 
+    head_names = ("head", *ImageNetwork.head_names)
+
     def __init__(self, space: Space, inputs: dict[str, int], channels: int, cells: int, form: Form) -> None:
         super().__init__(space, inputs)
         check_form(form)
         if channels < 1 or cells < 1:
             raise SettingError(f"network.channels and network.cells: at least 1, got {channels} and {cells}")
         self.stem = cifar_stem(inputs["channels"], channels)
+        self.maps.append(Map("stem", channels, 1))
         self.stacks = nn.ModuleList()
         self.reductions = nn.ModuleList()
-        for width in (channels, 2 * channels, 4 * channels):
-            if width > channels:
+        for k, width in enumerate((channels, 2 * channels, 4 * channels)):
+            if k:
                 self.reductions.append(ResidualReduction(width // 2, width))
             stack = [Edges(space.choices, 1, width, (), affine=form == "final") for _ in range(cells)]
             self.stacks.append(nn.ModuleList(stack))
+            self.maps += [Map(f"stacks.{k}.{cell}", width, 2**k) for cell in range(cells)]
         self.head = nn.Sequential(BatchNorm(width), nn.ReLU())
-        self.classifier = nn.Linear(width, inputs["num_classes"])
-        self.to(memory_format=torch.channels_last)
+        self.build_classifier({"cell": width}, partial(nn.Linear, width))
 
     def forward(
         self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0, skip_dropout: float = 0.0
-    ) -> Tensor:
-        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Class logits, as :meth:`ImageNetwork.forward` has them.
 
         Args:
-            x: a batch of images, ``(N, C, H, W)``.
+            x: a batch of images, ``(N, C, H, W)``, of any size.
             gates: how each choice is taken; None where the space has one architecture.
             drop_path: probability to drop an operation's output for a sample, in training.
             skip_dropout: probability to drop a value that an identity passes on, in training (Chen et al. 2019).
         """
-        resolved = self.space.resolve(gates)
+        return self.run(x, gates, partial(self.drops, drop_path, skip_dropout=skip_dropout))
+
+    def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         x = self.stem(channels_last(x))
+        yield "stem", States(x, ("cell",))
         depth, n_cells = 0, sum(map(len, self.stacks))  # type: ignore[arg-type]
         for k, stack in enumerate(self.stacks):
             if k:
                 x = self.reductions[k - 1](x)
-            for cell in stack:  # type: ignore[attr-defined]
+            for number, cell in enumerate(stack):  # type: ignore[var-annotated, arg-type]
                 depth += 1
-                x = cell([x], resolved, self.drops(drop_path, depth / n_cells, skip_dropout))[-1]
-        return self.classifier(self.head(x).mean((2, 3)))
+                x = cell([x], resolved, drops(depth / n_cells))[-1]
+                yield f"stacks.{k}.{number}", States(x, ("cell",))
+
+    def last_map(self, states: States) -> States:
+        return States(self.head(states.x), states.names)
 
 
 class ResidualReduction(nn.Module):

@@ -1,10 +1,10 @@
 """The shell around a stack of cells: what it expects of a cell, and the spaces whose networks are such stacks."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
@@ -12,7 +12,7 @@ from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
 from lightning_nas.operations.memory import channels_last
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Drops, Form, States, check_form, check_operations
-from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, cifar_stem
+from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, Map, cifar_stem
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -103,60 +103,58 @@ class CellNetwork(ImageNetwork):
         if cells < 1:
             raise SettingError(f"network.cells: at least 1, got {cells}")
         reductions = {cells // 3, 2 * cells // 3} if "reduce" in kinds else set()
-        self.auxiliary_after = 2 * cells // 3
+        auxiliary_after = 2 * cells // 3
         self.stem: nn.Module
         if stem == "cifar":
-            width = 3 * channels
-            self.stem = cifar_stem(inputs["channels"], width)
+            self.stem = cifar_stem(inputs["channels"], 3 * channels)
+            self.maps.append(Map("stem", 3 * channels, 1))
         else:
-            width = channels
             self.stem = ImageNetStem(inputs["channels"], channels)
+            self.maps += [Map("stem.first", channels, 4), Map("stem.second", channels, 8)]
+        _, width, stride = self.maps[-1]
         before_last = last = {"stem": width}
         after_reduction = stem == "imagenet"
-        resolution = -(-inputs["image_size"] // (8 if stem == "imagenet" else 1))  # every halving rounds up
         self.cells = nn.ModuleList()
-        own, size_at_auxiliary, widths_at_auxiliary = channels, 0, last
+        own, size, read = channels, 0, last
         for k in range(cells):
             reduce = k in reductions
-            own, resolution = (2 * own, (resolution + 1) // 2) if reduce else (own, resolution)
+            own, stride = (2 * own, 2 * stride) if reduce else (own, stride)
             cell = build_cell(Place("reduce" if reduce else "normal", before_last, last, own, after_reduction))
             self.cells.append(cell)
             before_last, last, after_reduction = last, cell.widths, reduce
-            if k == self.auxiliary_after:
-                size_at_auxiliary, widths_at_auxiliary = resolution, last
-        self.auxiliary: nn.Module | None = None
+            self.maps.append(Map(f"cells.{k}", sum(last.values()), stride))
+            if k == auxiliary_after:
+                size, read = -(-inputs["image_size"] // stride), last  # every halving rounds up
         if auxiliary:
-            pool_stride = 3 if stem == "cifar" else 2
-            self.auxiliary = AuxiliaryHead(widths_at_auxiliary, size_at_auxiliary, inputs["num_classes"], pool_stride)
-        self.classifier = Pointwise(last, inputs["num_classes"], bias=True)
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
+            self.auxiliary_reads, pool_stride = f"cells.{auxiliary_after}", 3 if stem == "cifar" else 2
+            self.auxiliary = AuxiliaryHead(read, size, inputs["num_classes"], pool_stride, dense=self.dense)
+        self.build_classifier(last, partial(Pointwise, last, bias=True))
 
     def forward(
         self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0, skip_dropout: float = 0.0
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``.
+        """Class logits, as :meth:`ImageNetwork.forward` has them.
 
         Args:
-            x: a batch of images, ``(N, C, H, W)``.
+            x: a batch of images, ``(N, C, H, W)``, of any size.
             gates: how each choice is taken; None where the space has one architecture.
             drop_path: probability to drop an operation's output for a sample, in training.
             skip_dropout: probability to drop a value that an identity passes on, in training (Chen et al. 2019).
-
-        Returns:
-            logits; in training with an auxiliary head also the head's logits.
         """
-        resolved = self.space.resolve(gates)
+        return self.run(x, gates, partial(self.drops, drop_path, skip_dropout=skip_dropout))
+
+    def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         x = channels_last(x)
-        outputs = self.stem(x) if isinstance(self.stem, ImageNetStem) else [self.stem(x)] * 2
-        s0, s1 = (States(output, ("stem",)) for output in outputs)
-        auxiliary = None
+        if isinstance(self.stem, ImageNetStem):
+            s0, s1 = (States(output, ("stem",)) for output in self.stem(x))
+            yield "stem.first", s0
+            yield "stem.second", s1
+        else:
+            s0 = s1 = States(self.stem(x), ("stem",))
+            yield "stem", s1
         for k, cell in enumerate(self.cells):
-            drops = self.drops(drop_path, (k + 1) / len(self.cells), skip_dropout)
-            s0, s1 = s1, cell(s0, s1, resolved, drops)
-            if k == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary = self.auxiliary(s1)
-        logits = self.classifier(s1.x.mean((2, 3), keepdim=True), s1.names).flatten(1)
-        return logits if auxiliary is None else (logits, auxiliary)
+            s0, s1 = s1, cell(s0, s1, resolved, drops((k + 1) / len(self.cells)))
+            yield f"cells.{k}", s1
 
 
 class CellSpace(Space):

@@ -1,16 +1,17 @@
 """Chains of layers for images: what is common to spaces that choose an operation for every layer."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations.memory import channels_last
-from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
+from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
+from lightning_nas.spaces.cells import Drops, States
 from lightning_nas.spaces.graphs import Graph
-from lightning_nas.spaces.image_networks import ImageNetwork
+from lightning_nas.spaces.image_networks import ImageNetwork, Map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,12 @@ class LayerChain(Space):
     Args:
         places: where the layers stand.
         choices: those of each layer after the other. A layer's operation, named as its place, comes first.
+
+    Attributes:
+        stem_stride: the stride of what the images go through before the layers.
     """
+
+    stem_stride: int
 
     def __init__(self, places: Sequence[Place], choices: Sequence[Choice]) -> None:
         self.places = tuple(places)
@@ -149,6 +155,8 @@ class ChainNetwork(ImageNetwork):
         bias: whether the classifier has one.
     """
 
+    head_names = ("top", *ImageNetwork.head_names)
+
     def __init__(
         self,
         space: LayerChain,
@@ -165,18 +173,23 @@ class ChainNetwork(ImageNetwork):
             raise SettingError(f"network.dropout: at least 0 and below 1, got {dropout}")
         self.stem = stem(inputs["channels"])
         self.layers = nn.ModuleDict(layers)
+        stride = space.stem_stride
+        self.maps.append(Map("stem", space.places[0].channels_in, stride))
+        for place in space.places:
+            stride *= place.stride
+            self.maps.append(Map(f"layers.{place.name}", place.channels_out, stride))
         self.top = top
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(width, inputs["num_classes"], bias)
-        self.to(memory_format=torch.channels_last)
+        self.build_classifier({"top": width}, partial(nn.Linear, width, bias=bias), dropout)
 
-    def forward(self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0) -> Tensor:
-        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``."""
-        resolved: Resolved = self.space.resolve(gates)
+    def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         x = self.stem(channels_last(x))
-        for number, layer in enumerate(self.layers.values(), start=1):
-            x = layer(x, resolved, self.drops(drop_path, number / len(self.layers)).path)
-        return self.classifier(self.dropout(self.top(x).mean((2, 3))))
+        yield "stem", States(x, ("layer",))
+        for number, (name, layer) in enumerate(self.layers.items(), start=1):
+            x = layer(x, resolved, drops(number / len(self.layers)).path)
+            yield f"layers.{name}", States(x, ("layer",))
+
+    def last_map(self, states: States) -> States:
+        return States(self.top(states.x), ("top",))
 
 
 def zeros(x: Tensor, place: Place) -> Tensor:

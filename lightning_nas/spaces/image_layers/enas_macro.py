@@ -1,6 +1,7 @@
 """The macro space of ENAS (Pham et al. 2018): a whole network layer by layer, each with its skip connections."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,10 @@ from lightning_nas.operations import ReLUConvBN, drop_path
 from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolution
 from lightning_nas.operations.memory import channels_last
 from lightning_nas.operations.normalization import BatchNorm
-from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
-from lightning_nas.spaces.cells import Form, check_form
+from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
+from lightning_nas.spaces.cells import Drops, Form, States, check_form
 from lightning_nas.spaces.graphs import Graph
-from lightning_nas.spaces.image_networks import ImageNetwork, cifar_stem
+from lightning_nas.spaces.image_networks import ImageNetwork, Map, cifar_stem
 from lightning_nas.spaces.sums import add_weighted
 
 _BODIES: dict[str, Callable[[int], nn.Module]] = {
@@ -169,38 +170,35 @@ class ENASMacroNetwork(ImageNetwork):
         if not 0 <= dropout < 1:
             raise SettingError(f"network.dropout: at least 0 and below 1, got {dropout}")
         self.stem = cifar_stem(inputs["channels"], channels)
+        self.maps.append(Map("stem", channels, 1))
         self.layers = nn.ModuleDict()
         self.reductions = nn.ModuleDict()
         last_reader = self._last_readers({choice.name: choice.options for choice in space.choices})
-        width = channels
+        width, stride = channels, 1
         for layer in range(1, space.layers + 1):
             choices = [choice for choice in space.choices if choice.output == layer]
             self.layers[str(layer)] = Layer(choices, width, form, full_convolutions)
+            self.maps.append(Map(f"layers.{layer}", width, stride))
             if layer in (space.layers // 3, 2 * (space.layers // 3)):
-                before, width = width, 2 * width if form == "final" else width
+                stride, before, width = 2 * stride, width, 2 * width if form == "final" else width
                 read_later = [state for state in range(layer + 1) if last_reader[state] > layer]
                 self.reductions[str(layer)] = nn.ModuleDict(
                     {str(state): HalfResolution({"state": before}, width, affine=True) for state in read_later}
                 )
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(width, inputs["num_classes"], bias=False)
-        self.to(memory_format=torch.channels_last)
+        self.build_classifier({"layer": width}, partial(nn.Linear, width, bias=False), dropout)
 
-    def forward(self, x: Tensor, gates: Gates | None = None, drop_path: DropPath = 0.0) -> Tensor:
-        """Class logits ``(N, num_classes)`` of images ``(N, channels, H, W)``."""
-        resolved = self.space.resolve(gates)
+    def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         last_reader = self._last_readers({name: [option for option, _ in runs] for name, runs in resolved.items()})
         states = {0: self.stem(channels_last(x))}
+        yield "stem", States(states[0], ("layer",))
         for name, layer in self.layers.items():
             number = int(name)
-            probability = self.drops(drop_path, number / len(self.layers)).path
-            states[number] = layer(states, resolved, probability)
+            states[number] = layer(states, resolved, drops(number / len(self.layers)).path)
+            yield f"layers.{name}", States(states[number], ("layer",))
             states = {state: value for state, value in states.items() if last_reader[state] > number}
             if name in self.reductions:
                 halve = self.reductions[name]
                 states = {state: halve[str(state)](value) for state, value in states.items()}  # type: ignore[index]
-        (features,) = states.values()
-        return self.classifier(self.dropout(features.mean((2, 3))))
 
     def _last_readers(self, options: Mapping[str, Collection[str]]) -> list[int]:
         """For each state the last layer that reads it, if these options of each choice run; the classifier is the layer

@@ -370,7 +370,7 @@ def test_dropout_stands_before_the_classifier() -> None:
     features: list[Tensor] = []
     seen: list[Tensor] = []
     network.classifier.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    network.dropout.register_forward_pre_hook(lambda _, args: features.append(args[0]))
+    network.dropout.register_forward_pre_hook(lambda _, args: features.append(args[0].flatten(1)))
     network(images(), gates)
     kept = seen[0] != 0
     assert 0 < kept.sum() < kept.numel()
