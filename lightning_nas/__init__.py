@@ -71,6 +71,7 @@ PUBLIC = {
     "Objective": "objectives",
     "OneShotMethod": "methods.base",
     "Optimizer": "training.optimizers",
+    "OwnData": "data.own",
     "PDARTS": "methods.p_darts",
     "PennTreebank": "data.penn_treebank",
     "PolicyGradient": "strategies.policy_gradient",

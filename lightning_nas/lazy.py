@@ -19,3 +19,8 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], An
         return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
 
     return __getattr__
+
+
+def root() -> Any:
+    """The package itself, for its modules: it is not imported by name, since type checkers read that it imports all."""
+    return importlib.import_module(__package__ or "")

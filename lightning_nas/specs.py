@@ -11,8 +11,10 @@ import re
 from collections.abc import Collection
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
-from lightning_nas import PUBLIC
 from lightning_nas.errors import SettingError, within
+from lightning_nas.lazy import root
+
+PUBLIC: dict[str, str] = root().PUBLIC
 
 Kind = TypeVar("Kind")
 

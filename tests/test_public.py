@@ -11,6 +11,7 @@ import lightning_nas
 from lightning_nas.catalogue import KINDS, kind_of
 from lightning_nas.files import find_config, packaged_configs
 from lightning_nas.specs import Configurable, class_path, concrete, find_class
+from tests.helpers.stub import PATH, stub
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +30,10 @@ def test_names_that_are_not_there():
     assert "DARTS" in dir(lightning_nas)
     assert find_class("lightning_nas.os", Configurable) is None
     assert find_class(["lightning_nas.DARTS"], Configurable) is None
+
+
+def test_type_checkers_know_the_public_names():
+    assert PATH.read_text(encoding="utf-8") == stub(), "run python -m tests.helpers.stub"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.field)

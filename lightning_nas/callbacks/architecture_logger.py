@@ -106,7 +106,7 @@ class ArchitectureLogger(Callback):
         if bar is not None:  # which would be drawn once more, below what is printed here
             bar.teardown(trainer, pl_module, "fit")
         pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU, and there is more to compute
-        outcome = pl_module.conclude(trainer.datamodule, self.run, self.n_random)  # type: ignore[attr-defined]
+        outcome = pl_module.conclude(pl_module.data, self.run, self.n_random)
         summaries = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         for logger in summaries:
             logger.experiment.summary.update(outcome.figures)
@@ -118,28 +118,30 @@ class ArchitectureLogger(Callback):
                 "larger trainer.max_epochs"
             )
         checkpoint = outcome.run.checkpoint if self.has_trained else trainer.ckpt_path
-        command = self.next_command(outcome, trainer.datamodule, checkpoint)  # type: ignore[attr-defined]
+        command = self.next_command(outcome, pl_module.data, checkpoint)
         text = outcome.describe()
         print(f"{text}\n  {command}" if command else f"{text.removesuffix(':')}.")
 
-    def next_command(self, outcome: Outcome, data: DataModule, checkpoint: Any = None) -> str:
+    def next_command(self, outcome: Outcome, data: DataModule | None, checkpoint: Any = None) -> str:
         """What to type now: the retraining of what was found, on the same data, or the test of what was trained; empty
         where there is nothing to test, or to test on.
 
         Args:
             outcome: what the run has left.
-            data: the data module that it was trained on.
+            data: the data module that it was trained on; None: there is none.
             checkpoint: the path of what is tested; None: the run's last checkpoint.
         """
         words = ["python -m lightning_nas"]
+        if data is not None and not data.rebuilds:  # no command names them
+            return ""
         if outcome.next_step == "test":
             checkpoint = Path(checkpoint or outcome.run.checkpoint)
-            if not (data.has_test and checkpoint.exists()):
+            if data is None or not (data.has_test and checkpoint.exists()):
                 return ""
             return " ".join([*words, "test --ckpt_path", shlex.quote(str(checkpoint))]) + _imports()
         words += ["fit --config", self.retrain_config]
         words += ["--model.architecture", shlex.quote(str(outcome.run.architecture))]
-        if data.is_empty:
+        if data is None or data.is_empty:
             return " ".join(words) + _imports()
         configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
         said = configured.get("data", "")  # a name alone, or with settings

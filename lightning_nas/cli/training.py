@@ -112,7 +112,7 @@ class CommandLine(LightningAdapter):
         # another set can be tested on, and batches of another size change no figure
         if "data" in self.continued and self.command != "test":
             also = () if self.command == "fit" else ("batch_size",)
-            module = find_class(specs["model"]["class_path"], Module)
+            module = find_class(specs["model"]["class_path"], Module)  # type: ignore[type-abstract]
             only = None if module is None else module.frozen.get("data")
             check_continued(self.continued["data"], specs["data"], "data", also, only)
 
@@ -134,6 +134,12 @@ class CommandLine(LightningAdapter):
         if kind is not None and "import path" in line:
             raise SettingError(
                 f"{field}: no such class; there are {', '.join(kind.names())}; --import brings in a package of yours"
+            )
+        foreign = re.search(r"expected path but (\S+) .*subclass of DataModule", line)
+        if foreign:
+            raise SettingError(
+                f"{field}: {foreign[1]} is no lightning_nas.DataModule, whose settings a checkpoint has; make it a "
+                "subclass, or take it from Python, where any is fitted: trainer.fit(search, datamodule=...)"
             )
         needed = re.search(r"(\w+)':\s+the following arguments are required: (.+)", message)
         if needed:

@@ -158,13 +158,48 @@ class Shuffled:
         return self._order[first : first + self.batch_size]
 
 
+def divided(count: int, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Divides ``count`` training examples at random: the positions of the weights part, and of the architecture part.
+
+    Args:
+        count: the number of examples.
+        share: the share of the architecture part.
+        seed: the seed of the division.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
+    order = torch.randperm(count, generator=generator)
+    n_architecture = round(count * share)
+    return order[n_architecture:], order[:n_architecture]
+
+
+def evaluation_size(count: int, batch_size: int) -> int:
+    """The number of examples in a batch of an evaluation. One that is left over alone has no statistics of a batch, so
+    a smaller size is taken where it helps."""
+    return next((size for size in range(batch_size, 1, -1) if count % size != 1), batch_size)
+
+
+class Scheduled(ABC):
+    """What a trainer's module inherits from that says itself which batches of our data modules it trains on."""
+
+    @abstractmethod
+    def schedule(self, data: "DataModule") -> Any:
+        """What is trained on: what a trainer gets for training batches."""
+        raise NotImplementedError
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        """What evaluations have to deliver beyond one view of each example with its label, as their arguments."""
+        return {}
+
+
 class DataModule(Configurable, LightningDataModule, ABC):
     """A data set in three parts: ``weights`` and ``architecture`` share the training data, and only testing touches
     ``test``.
 
-    A trainer's module that has a ``schedule(data)`` gets its training batches from that schedule; any other module
-    gets plain shuffled batches of the weights part and validates on the architecture part. A module that trains on
-    everything sets ``validation_part = None``.
+    It serves any ``LightningModule``. A :class:`Scheduled` one, such as our methods, says what it trains on. Any other
+    trains on shuffled batches of the weights part, in an order that comes from PyTorch's global seed, and validates on
+    the architecture part. A module whose attribute ``validation_part`` is None trains on both parts and is not
+    validated; one that names a part there is validated on it. All test on the test part, and predict on it.
 
     Attributes:
         inputs: the figures of the data that a network needs (such as ``channels``, ``image_size``, ``num_classes``).
@@ -179,6 +214,9 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     labelled: bool = True
     """Whether its examples have labels, which most tasks read."""
+
+    rebuilds: ClassVar[bool] = True
+    """Whether its spec, as a checkpoint has it, makes the same data again."""
 
     is_empty: ClassVar[bool] = False
     """Whether this module holds no data at all, for searches that need none."""
@@ -198,6 +236,12 @@ class DataModule(Configurable, LightningDataModule, ABC):
         """Whether there is a test part, as far as a glance at the files tells; where there is none, testing is refused
         and no next step should propose it."""
         return True
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the user has handed over the architecture part by itself, so that ``train`` does not have it, and a
+        training on ``train`` validates on it."""
+        return False
 
     def sizes(self) -> dict[str, int]:
         """How many examples the parts have, by name. A run continues on data with the same sizes alone: otherwise
@@ -249,25 +293,40 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     @property
     def _reads(self) -> dict[str, Any]:
-        """What the module's task reads beyond the usual."""
-        return getattr(getattr(self._module, "task", None), "reads", {})
+        """What the module reads beyond the usual; a foreign one reads what there is."""
+        if isinstance(self._module, Scheduled):
+            return self._module.reads
+        return {} if self.labelled else {"labelled": False}
+
+    @property
+    def _validation_part(self) -> str | None:
+        return getattr(self._module, "validation_part", "architecture")
 
     @property
     def _ranks(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> Any:
-        schedule = getattr(self._module, "schedule", None)
-        return self.plain_batches() if schedule is None else schedule(self)
+        if isinstance(self._module, Scheduled):
+            return self._module.schedule(self)
+        return self.plain_batches("train" if self._validation_part is None else "weights")
 
     @abstractmethod
-    def plain_batches(self) -> DataLoader:
-        """Returns shuffled training batches for a module that has no schedule."""
+    def plain_batches(self, part: str = "weights") -> DataLoader:
+        """Returns shuffled training batches for a module that has no schedule.
+
+        Args:
+            part: ``weights``, or ``train`` for both parts together.
+        """
         raise NotImplementedError
 
     def val_dataloader(self) -> Any:
-        part = getattr(self._module, "validation_part", "architecture")
+        part = self._validation_part
         return [] if part is None else self.evaluation(part, **self._reads)
 
     def test_dataloader(self) -> DataLoader:
         return self.evaluation("test", **self._reads)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The test part in order, as evaluations deliver it; images come without their labels."""
+        return self.evaluation("test")

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_nas.data.base import DataModule, Shuffled, Stream
+from lightning_nas.data.base import DataModule, Shuffled, Stream, divided, evaluation_size
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
@@ -191,10 +191,7 @@ class ImageData(DataModule):
 
     def division(self, count: int) -> tuple[Tensor, Tensor]:
         """Returns the positions of the weights part and of the architecture part among ``count`` training images."""
-        generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "split"))
-        order = torch.randperm(count, generator=generator)
-        n_architecture = round(count * self.architecture_share)
-        return order[n_architecture:], order[:n_architecture]
+        return divided(count, self.architecture_share, self.split_seed)
 
     def enlarging(self, part: str) -> str:
         """What gives the ``weights`` or the ``architecture`` part more images, as messages say it."""
@@ -291,18 +288,21 @@ class ImageData(DataModule):
         if n_batches is not None:  # spread, since the images of a class may follow each other
             size = min(len(images), n_batches * self.batch_size)
             images.positions = images.positions[torch.arange(size) * len(images) // size]
-        # an image that is left over alone has no statistics of a batch, so a smaller size is taken where it helps
-        smaller = (size for size in range(self.batch_size, 1, -1) if len(images) % size != 1)
-        size = next(smaller, self.batch_size)
+        size = evaluation_size(len(images), self.batch_size)
         batches = images if views == 1 else EvaluatedViews(images)
-        return DataLoader(batches, size, collate_fn=_as_is, num_workers=self.num_workers)
+        # by name, since Lightning makes the loader again with a sampler of its own
+        return DataLoader(batches, batch_size=size, collate_fn=_as_is, num_workers=self.num_workers)
 
-    def plain_batches(self) -> DataLoader:
-        images = self._set("weights", augment=True, labelled=self.labelled)
-        self._check_batch("weights", len(images))  # the loader would just deliver nothing
+    def predict_dataloader(self) -> DataLoader:
+        """The images of the test part in order, without labels: what ``predict_step`` hands to the module."""
+        return self.evaluation("test", labelled=False)
+
+    def plain_batches(self, part: str = "weights") -> DataLoader:
+        images = self._set(part, augment=True, labelled=self.labelled)
+        self._check_batch(part, len(images))  # the loader would just deliver nothing
         return DataLoader(
             images,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=True,
             collate_fn=_as_is,
             num_workers=self.num_workers,

@@ -15,15 +15,15 @@ class NoData(DataModule):
     def __init__(self) -> None:
         super().__init__(batch_size=1, num_workers=0)
 
-    def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Any:
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
         raise SettingError("data: this needs data, NoData has none; choose another, such as --data Digits")
 
     @property
     def has_test(self) -> bool:
         return False
 
-    evaluation = plain_batches = stream  # type: ignore[assignment]
+    evaluation = plain_batches = stream
 
     @property
     def inputs(self) -> dict[str, int]:  # type: ignore[override]
-        return self.stream("train", 0)
+        return self.stream()

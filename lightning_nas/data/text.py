@@ -273,9 +273,9 @@ class TextData(DataModule):
         self.refuse_views(views, labelled)
         return self._in_order(self._columns(part, "evaluation_batch_size"), n_batches)
 
-    def plain_batches(self) -> DataLoader:
+    def plain_batches(self, part: str = "weights") -> DataLoader:
         """One pass over the training text in windows of ``bptt``: a module without a schedule scales no rates."""
-        return self._in_order(self._training_columns("weights"))
+        return self._in_order(self._training_columns(part))
 
     def _in_order(self, columns: Tensor, n_batches: int | None = None) -> DataLoader:
         cuts = equal_cuts(len(columns) - 1, self.bptt)

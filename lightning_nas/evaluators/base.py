@@ -65,9 +65,9 @@ class Evaluator(Configurable, ABC):
         return None
 
     @abstractmethod
-    def __call__(self, proposal: Proposal, number: int) -> Evaluation:
+    def __call__(self, proposal: Proposal, number: int) -> Evaluation | float:
         """The evaluation of what is proposed, in the trial of this number. Whatever it raises makes a failed trial,
-        ``SystemExit`` too.
+        ``SystemExit`` too. A number alone is the metric of :attr:`objective`, and its cost the seconds that it took.
 
         Its fidelity is None, or one of :attr:`fidelities`. A proposal that continues a trial has the same result as if
         it had been evaluated in one go from the beginning, at the cost of what is added.

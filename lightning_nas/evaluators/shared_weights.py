@@ -106,7 +106,7 @@ class SharedWeights(Evaluator):
                 raise SettingError("evaluator: a method that is no checkpoint has no data of its own; pass them")
             self._take(self._live, data)
             return
-        method, own = load_search(self.checkpoint)
+        method, own = load_search(self.checkpoint, None if data is None or data.rebuilds else data)
         _check_space(method, space, f"checkpoint: {self.checkpoint}")
         if data is not None and _division(data) != _division(own):
             raise SettingError(

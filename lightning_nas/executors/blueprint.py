@@ -73,6 +73,11 @@ class Blueprint:
         Raises:
             SettingError: if one of the objects was made from anything but plain values, or no worker could import it.
         """
+        if data is not None and not data.rebuilds:
+            raise SettingError(
+                "executor: workers build the data again from plain settings, which a set of your own has not; take the "
+                "executor Serial"
+            )
         try:
             specs = evaluator.spec, space.spec, None if data is None else data.spec
         except (TypeError, AttributeError) as error:

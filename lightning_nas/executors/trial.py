@@ -6,6 +6,7 @@ failed a reason in plain words.
 
 import functools
 import math
+import numbers
 import signal
 import threading
 import time
@@ -51,6 +52,8 @@ def run_trial(evaluator: Evaluator, number: int, proposal: Proposal, minutes: fl
     try:
         with limit:
             evaluation = evaluator(proposal, number)
+        if isinstance(evaluation, numbers.Real):
+            evaluation = _of_number(evaluator, float(evaluation), time.perf_counter() - began)
         return _ended(number, proposal, evaluation)
     except Unusable as error:
         reason = f"{type(evaluator).__name__} returned no evaluation that can be used: {error}"
@@ -86,7 +89,7 @@ def _ended(number: int, proposal: Proposal, evaluation: Any) -> Trial:
         Unusable: if it is none, or has something else than numbers by names.
     """
     if not isinstance(evaluation, Evaluation):
-        raise Unusable(f"an Evaluation expected, got {_short(evaluation)}")
+        raise Unusable(f"an Evaluation or a number expected, got {_short(evaluation)}")
     if not isinstance(evaluation.metrics, Mapping):
         raise Unusable(f"metrics: numbers by name expected, got {_short(evaluation.metrics)}")
     cost = _number(evaluation.cost, "cost")
@@ -95,6 +98,18 @@ def _ended(number: int, proposal: Proposal, evaluation: Any) -> Trial:
         raise Unusable(f"cost: seconds from 0 expected, got {cost}")
     architecture, fidelity, continues, *_ = proposal
     return Trial(number, architecture, (), metrics, cost, "done", "", None, fidelity, continues)
+
+
+def _of_number(evaluator: Evaluator, value: float, seconds: float) -> Evaluation:
+    """The evaluation of an evaluator that returned a number alone: its objective's metric, at the cost of its time.
+
+    Raises:
+        Unusable: if it has no objective to say what the number is.
+    """
+    objective = getattr(evaluator, "objective", None)
+    if objective is None:
+        raise Unusable(f"a number alone, {value:g}, and no objective that names it; return Evaluation({{'NAME': ...}})")
+    return Evaluation({objective.metric: value}, seconds)
 
 
 def _metrics(metrics: Mapping[Any, Any]) -> Iterator[tuple[str, float]]:

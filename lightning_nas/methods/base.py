@@ -3,7 +3,7 @@
 import contextlib
 import math
 import statistics
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightning_nas.costs.profile import profile
-from lightning_nas.data import DataModule, Schedule
+from lightning_nas.data import AnyData, DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.runs.folder import RunFolder
@@ -51,10 +51,16 @@ class Method(Module, ABC):
         """For each choice the weight of each option, for pictures; None where the method has none."""
         return None
 
-    @abstractmethod
-    def schedule(self, data: DataModule) -> Any:
-        """What is trained on: what a trainer gets for training batches."""
-        raise NotImplementedError
+    def setup(self, stage: str) -> None:
+        if stage == "test":
+            raise SettingError(
+                "trainer.test: a search has no trained network to test; retrain the architecture that it found "
+                "(Retrain), and test that"
+            )
+        super().setup(stage)
+
+    def test_step(self, *args: Any) -> None:
+        """Is there for the trainer to come as far as :meth:`setup`, which says what to test instead."""
 
 
 class OneShotMethod(NetworkModule, Method):
@@ -151,7 +157,7 @@ class OneShotMethod(NetworkModule, Method):
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
 
-    def choose(self, data: DataModule) -> tuple[Architecture, dict[Architecture, float]]:
+    def choose(self, data: AnyData) -> tuple[Architecture, dict[Architecture, float]]:
         """The architecture that the finished search returns, and the scores of the candidates that it looked at."""
         best = self.best()
         assert best is not None  # a method that does not know its best overrides this
@@ -295,6 +301,36 @@ class OneShotMethod(NetworkModule, Method):
         super().on_train_epoch_end()
         for scheduler in self.schedulers():
             scheduler.step()
+
+    # -- the search network, used as it stands -----------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network of the best architecture says under the shared weights, with the network's own arguments;
+        BatchNorm normalises by the batch. It is a look at the search: who wants predictions retrains.
+
+        Raises:
+            SettingError: if it takes data to say which architecture is the best, or there is no network yet.
+        """
+        self.check_built()
+        with batch_statistics(self.network):
+            return super().forward(*args, gates=self.space.gates(self.known_best()), **kwargs)
+
+    def known_best(self) -> Architecture:
+        """The best architecture, where it takes no data to say it.
+
+        Raises:
+            SettingError: if it does, saying how the network is run.
+        """
+        best = self.best()
+        if best is None:
+            raise SettingError(
+                f"{type(self).__name__} knows its best architecture after choose(data) alone; call "
+                "search.network(x, gates=search.space.gates(architecture)), or retrain it (Retrain)"
+            )
+        return best
+
+    def on_predict_start(self) -> None:
+        self.known_best()
 
     # -- validation of the search network ----------------------------------------------------------------------------
 

@@ -34,6 +34,15 @@ Order = Literal["first", "finite_difference", "exact"]
 class DARTS(DifferentiableMethod):
     """Softmax-weighted operations, alphas and weights trained in turn.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import DARTS, DARTSCell, Digits, ImageClassification
+
+        data, search = Digits(), DARTS(DARTSCell(), ImageClassification(), {"channels": 4, "cells": 3}, order="first")
+        pl.Trainer(max_epochs=6).fit(search, data)
+        print(search.space.describe(search.best()))
+
     Args:
         space: the search space; any whose network takes weights as gates.
         task: what a batch costs and how it is scored.

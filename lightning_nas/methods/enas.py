@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.controllers import Baseline, Controller, ControllerUpdate, LSTMController, Reinforce
-from lightning_nas.data import DataModule, Schedule
+from lightning_nas.data import AnyData, DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.operations.normalization import batch_statistics, evaluating
@@ -37,6 +37,16 @@ from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 
 class ENAS(SamplingMethod):
     """A controller that draws paths, and shared weights, trained in turn.
+
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import Digits, ENAS, ImageClassification, NASBench201
+
+        data, search = Digits(), ENAS(NASBench201(), ImageClassification(), {"channels": 4, "cells": 1})
+        pl.Trainer(max_epochs=6).fit(search, data)
+        architecture, scores = search.choose(data)
+        print(search.space.describe(architecture))
 
     Args:
         space: the space that is searched.
@@ -217,7 +227,7 @@ class ENAS(SamplingMethod):
         return self.policy.best()
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch."""
         if candidates is None:

@@ -28,6 +28,15 @@ from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 class GDAS(DifferentiableMethod):
     """One drawn operation per choice runs, weights and alphas trained in turn.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import DARTSCell, Digits, GDAS, ImageClassification
+
+        data, search = Digits(), GDAS(DARTSCell(), ImageClassification(), {"channels": 4, "cells": 3})
+        pl.Trainer(max_epochs=6).fit(search, data)
+        print(search.space.describe(search.best()))
+
     Args:
         space: the search space; any whose network takes weights as gates.
         task: what a batch costs and how it is scored.

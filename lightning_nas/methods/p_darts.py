@@ -35,6 +35,16 @@ from lightning_nas.training.stages import Stage, Staged
 class PDARTS(Staged, DifferentiableMethod):
     """A differentiable search in stages of growing depth, with fewer operations on every edge from stage to stage.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import DARTSCell, Digits, ImageClassification, PDARTS
+
+        stages = [{"cells": 2}, {"cells": 3}, {"cells": 4}]
+        search = PDARTS(DARTSCell(), ImageClassification(), {"channels": 4}, stages=stages, epochs=1, warmup_epochs=0)
+        pl.Trainer(max_epochs=3).fit(search, Digits())
+        print(search.space.describe(search.best()))
+
     Args:
         space: the search space; any whose network takes weights as gates.
         task: what a batch costs and how it is scored.

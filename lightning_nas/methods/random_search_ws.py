@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.data import DataModule
+from lightning_nas.data import AnyData
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.seeding import derive_seed
@@ -30,6 +30,17 @@ from lightning_nas.training.optimizers import SGD, Optimizer
 
 class RandomSearchWS(SamplingMethod):
     """Weights shared by uniformly drawn architectures, which are ranked under them in the end.
+
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import DARTSCell, Digits, ImageClassification, RandomSearchWS
+
+        data, network = Digits(), {"channels": 4, "cells": 3}
+        search = RandomSearchWS(DARTSCell(), ImageClassification(), network, n_candidates=20)
+        pl.Trainer(max_epochs=6).fit(search, data)
+        architecture, scores = search.choose(data)
+        print(search.space.describe(architecture), scores[architecture])
 
     Args:
         space: the space that is searched.
@@ -86,7 +97,7 @@ class RandomSearchWS(SamplingMethod):
         self.steps += 1
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Draws candidates, scores them all on a few batches and the best of them on the whole architecture part.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_nas.data import DataModule
+from lightning_nas.data import AnyData, DataModule
 from lightning_nas.methods.base import OneShotMethod
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.spaces.base import Architecture, Gates
@@ -26,7 +26,7 @@ class SamplingMethod(OneShotMethod):
         return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
         raise NotImplementedError

@@ -55,6 +55,15 @@ LINEAR = (0.43 * 2, 0.43 / 4000, 0.43 / 100)
 class SNAS(DifferentiableMethod):
     """Sampled weights of operations, alphas and weights trained together, with a cost.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import DARTSCell, Digits, ImageClassification, SNAS
+
+        data, search = Digits(), SNAS(DARTSCell(), ImageClassification(), {"channels": 4, "cells": 3})
+        pl.Trainer(max_epochs=6).fit(search, data)
+        print(search.space.describe(search.best()))
+
     Args:
         space: the search space; any whose network takes weights as gates. ``DARTSCell(kept=None)`` is the paper's.
         task: what a batch costs and how it is scored.

@@ -23,7 +23,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_nas.costs.flops import Flops
-from lightning_nas.data import DataModule
+from lightning_nas.data import AnyData
 from lightning_nas.errors import SettingError, within
 from lightning_nas.methods.sampling import SamplingMethod
 from lightning_nas.objectives import Objective
@@ -45,6 +45,16 @@ PATIENCE = 10_000
 
 class SPOS(SamplingMethod):
     """Weights shared by uniform paths, among which an evolution chooses in the end.
+
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import Digits, ImageClassification, NASBench201, SPOS
+
+        data, search = Digits(), SPOS(NASBench201(), ImageClassification(), {"channels": 4, "cells": 1}, rounds=4)
+        pl.Trainer(max_epochs=6).fit(search, data)
+        architecture, scores = search.choose(data)
+        print(search.space.describe(architecture), scores[architecture])
 
     With ``n_mutants`` and ``n_crossovers`` 0 it chooses among as many random paths under the same limit.
 
@@ -188,7 +198,7 @@ class SPOS(SamplingMethod):
     # -- what is chosen ----------------------------------------------------------------------------------------------
 
     def choose(
-        self, data: DataModule, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best that the evolution finds, or the best of ``candidates``, and the scores of all that were scored.
 
@@ -213,7 +223,8 @@ class SPOS(SamplingMethod):
             self.mutation,
         )
         scores: dict[Architecture, float] = {}
-        with tqdm(total=self.n_candidates, desc="Evolution under shared weights", unit="candidate") as progress:
+        shown = {"desc": "Evolution under shared weights", "unit": "candidate", "disable": not scorer.progress}
+        with tqdm(total=self.n_candidates, **shown) as progress:
             try:
                 for number in range(self.rounds):
                     for candidate in evolution.round(number, list(scores)):

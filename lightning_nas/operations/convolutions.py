@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.operations.depthwise import Phases, depthwise_pointwise, from_phases
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.operations.normalization import BatchNorm
 
 _VECTOR = 8
@@ -48,7 +48,7 @@ class Pointwise(nn.Module):
         parts = [self.parts[name] for name in (self.parts if names is None else names)]
         stride = self.stride
         if stride > 1 and x.shape[1] < _VECTOR:  # the same pixels, taken before
-            x, stride = channels_last(x[:, :, ::stride, ::stride]), 1
+            x, stride = laid_out(x[:, :, ::stride, ::stride]), 1
         return F.conv2d(x, parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.bias, stride)
 
 

@@ -1,7 +1,8 @@
 """A depthwise and the 1×1 convolution after it as one differentiable step, and the phases of a dilated one.
 
-The same numbers as the two convolutions one after the other, in less memory and time: what lies between them is
-computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps nothing.
+On a CPU the same numbers as the two convolutions one after the other, in less memory and time: what lies between them
+is computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps
+nothing. On a GPU the two convolutions themselves, since a search is held up there by the number of kernels that start.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out, layout_of
 
 _NARROW = 3
 """Columns of a kernel up to which oneDNN has a fast gradient for depthwise weights; beyond it takes 5 to 15 times as
@@ -30,6 +31,8 @@ def depthwise_pointwise(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride:
         ``(N, C_out, ⌈H / stride⌉, ⌈W / stride⌉)``.
     """
     device = x.device.type
+    if device != "cpu":  # there a step takes as long as its kernels are many, and computing again needs more of them
+        return F.conv2d(_depthwise(x, depthwise, stride), pointwise)
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # which cannot see inside
         dtype = torch.get_autocast_dtype(device)
         x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
@@ -53,7 +56,7 @@ class _DepthwisePointwise(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, of_x: Tensor | None, of_depthwise: Tensor | None, of_pointwise: Tensor | None, _: None) -> Tensor:
-        """The tangent of the result, by the product rule, from those of the inputs that have one."""
+        """By the product rule, of the inputs that have a tangent."""
         x, depthwise, pointwise = ctx.saved_tensors
         terms = []
         if of_x is not None:
@@ -68,7 +71,7 @@ class _DepthwisePointwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, depthwise, pointwise = ctx.saved_tensors
         x_learns, depthwise_learns, pointwise_learns, _ = ctx.needs_input_grad
-        gradient = channels_last(gradient)
+        gradient = laid_out(gradient)
         n, _, height, width = gradient.shape
         of_x = of_depthwise = of_pointwise = None
         # only the shape of what lies between counts for its own gradient
@@ -116,7 +119,7 @@ def _depthwise_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int
 
 
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x.device))
 
 
 # -- dilation ----------------------------------------------------------------------------------------------------------

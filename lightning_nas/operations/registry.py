@@ -57,7 +57,7 @@ _RELU_PHASES = View("relu_phases", lambda channels, stride, affine: ReLUPhases(s
 
 class ReLUPhases(nn.Module):
     """ReLU, and what a convolution of dilation 2 reads of it: at stride 1 its phases (the ReLU itself where a size is
-    odd), at stride 2 every second row and column."""
+    odd, and on a GPU), at stride 2 every second row and column."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ReLUPhases(nn.Module):
     def forward(self, x: Tensor) -> Tensor | Phases:
         if self.stride == 2:
             return self.relu(x[:, :, ::2, ::2])
-        parts = phases(x)
+        parts = phases(x) if x.device.type == "cpu" else None  # a GPU has kernels for dilated convolutions
         return self.relu(x) if parts is None else Phases(self.relu(parts.x))
 
 

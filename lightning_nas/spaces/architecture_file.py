@@ -16,6 +16,7 @@ import torch
 from lightning_nas.errors import SettingError, within
 from lightning_nas.files import write_whole
 from lightning_nas.spaces import PUBLISHED, Architecture, Space
+from lightning_nas.spaces.base import Network
 from lightning_nas.specs import check_arguments, concrete
 
 FORMAT = "lightning_nas/architecture/1"
@@ -51,6 +52,15 @@ class ArchitectureRecord:
         """Where the architecture is from, in a line."""
         return self.method if self.seed is None else f"{self.method}, seed {self.seed}"
 
+    def network(self, inputs: dict[str, int], **settings: Any) -> Network:
+        """The final network of the architecture, with new weights.
+
+        Args:
+            inputs: what the network must know of the data, e.g. ``{channels: 3, image_size: 32, num_classes: 10}``.
+            settings: arguments of the space's network by name, such as ``channels`` and ``cells``.
+        """
+        return self.space.restrict(self.architecture).network(inputs, form="final", **settings)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of the file, plain values only."""
         from lightning_nas import __version__
@@ -72,16 +82,18 @@ class ArchitectureRecord:
         write_whole(path, (json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n").encode())
 
 
-def load_architecture(source: str | Path | dict[str, Any]) -> ArchitectureRecord:
+def load_architecture(source: "str | Path | dict[str, Any] | ArchitectureRecord") -> ArchitectureRecord:
     """Reads an architecture.
 
     Args:
-        source: the path of an ``architecture.json``, the name of a published architecture such as ``darts_v2``, or the
-            content of a file.
+        source: the path of an ``architecture.json``, the name of a published architecture such as ``darts_v2``, the
+            content of a file, or a record, which is returned as it is.
 
     Raises:
         ArchitectureError: naming the field that is wrong.
     """
+    if isinstance(source, ArchitectureRecord):
+        return source
     if isinstance(source, dict):
         return _parse(source, "architecture")
     if str(source) in PUBLISHED:

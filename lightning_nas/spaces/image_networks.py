@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import Pointwise
+from lightning_nas.operations.layout import LaidOut
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import DropPath, Gates, Network, Resolved, Space
 from lightning_nas.spaces.cells import Drops, States
@@ -31,7 +32,7 @@ class Map(NamedTuple):
     stride: int
 
 
-class ImageNetwork(Network):
+class ImageNetwork(LaidOut, Network):
     """What networks of images share: from what their layers put out to features, class logits, or logits per pixel.
 
     A subclass builds its layers, notes in :attr:`maps` what each of them puts out, ends with :meth:`build_classifier`,
@@ -101,7 +102,7 @@ class ImageNetwork(Network):
         self.widths, self.num_features, self._new_classifier = dict(widths), sum(widths.values()), new
         self.dropout = nn.Dropout(dropout)
         self.classifier = new(self.inputs["num_classes"]) if self.inputs["num_classes"] else nn.Identity()
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
+        self.lay_out()
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -193,7 +194,8 @@ class ImageNetwork(Network):
         self.inputs["num_classes"] = num_classes
         like = next(self.parameters())
         self.classifier = self._new_classifier(num_classes) if num_classes else nn.Identity()
-        self.classifier.to(like.device, like.dtype).to(memory_format=torch.channels_last)
+        self.classifier.to(like.device, like.dtype)
+        self.lay_out()
         if isinstance(self.auxiliary, AuxiliaryHead):
             self.auxiliary.reset_classifier(num_classes)
 

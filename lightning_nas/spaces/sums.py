@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 
 
 def add_weighted(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None) -> Tensor | None:
@@ -62,7 +62,7 @@ class _DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
+        """Nothing is kept."""
 
     @staticmethod
     def jvp(ctx: Any, of_values: Tensor) -> Tensor:
@@ -70,4 +70,4 @@ class _DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return channels_last(gradient)
+        return laid_out(gradient)

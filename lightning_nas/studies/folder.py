@@ -14,9 +14,9 @@ from typing import Any, Self
 
 import yaml
 
-from lightning_nas import __version__
 from lightning_nas.errors import SettingError
 from lightning_nas.files import write_whole
+from lightning_nas.lazy import root
 
 SETTINGS = "settings.yaml"
 """The name of the file with the settings."""
@@ -54,7 +54,7 @@ class StudyFolder:
         Raises:
             SettingError: if the folder holds another study, or results without settings, or cannot be written to.
         """
-        settings = {"study": study, **settings, "version": __version__}
+        settings = {"study": study, **settings, "version": root().__version__}
         if path is None:
             text = json.dumps(_plain(settings), sort_keys=True)  # the order in which settings stand says nothing
             digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 from torchmetrics import MetricCollection
 
+from lightning_nas.data import AnyData, as_data
 from lightning_nas.operations.normalization import batch_statistics, evaluating, recalibrated
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
@@ -35,6 +36,7 @@ class Scorer:
         bn: ``recalibrate``, or ``batch``: by the statistics of each validation batch, as references do; the training
             batches are not used then.
         modules: the task's modules by their names, which score with the network; None: it has none.
+        progress: whether a ranking draws a bar.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class Scorer:
         calibration: Iterable[Any],
         bn: Statistics = "recalibrate",
         modules: Mapping[str, nn.Module] | None = None,
+        progress: bool = True,
     ) -> None:
+        self.progress = progress
         self.modules: dict[str, Any] = dict(modules or {})
         self.space, self.network, self.task, self.bn = space, network, task, bn
         self.device = next(network.parameters()).device
@@ -54,14 +58,16 @@ class Scorer:
         self.calibration = [move_data_to_device(batch, self.device) for batch in calibration]
 
     @classmethod
-    def of(cls, method: Any, data: Any, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
+    def of(cls, method: Any, data: AnyData, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
         """The scorer of a method's network on the architecture part of its data, or on ``n_batches`` batches of it."""
+        data = as_data(data)
         stream = method.stream(data, "weights")
         n_calibration = n_calibration if method.bn == "recalibrate" else 0
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]
         validation = data.evaluation("architecture", n_batches, **method.task.reads)
         task, modules = method.task, method.task_modules
-        return cls(method.space, method.network, task, validation, calibration, method.bn, modules)
+        bn, progress = method.bn, method.draws_bars
+        return cls(method.space, method.network, task, validation, calibration, bn, modules, progress)
 
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
@@ -100,7 +106,8 @@ class Scorer:
         """Scores of architectures, each once, the best first; one whose score is not a number comes last."""
         from tqdm import tqdm
 
-        progress = tqdm(dict.fromkeys(architectures), desc=f"{what} under shared weights", leave=False)
+        each, shown = dict.fromkeys(architectures), f"{what} under shared weights"
+        progress = tqdm(each, desc=shown, leave=False, disable=not self.progress)
         return self.best_first({architecture: self(architecture) for architecture in progress})
 
     def best_first(self, scores: Mapping[Architecture, float]) -> dict[Architecture, float]:

@@ -10,7 +10,16 @@ for every case::
 """
 
 from lightning_nas.testing.method import MethodCase, MethodContract
+from lightning_nas.testing.own_data import OwnDataContract
 from lightning_nas.testing.space import SpaceCase, SpaceContract
 from lightning_nas.testing.strategy import StrategyCase, StrategyContract
 
-__all__ = ["MethodCase", "MethodContract", "SpaceCase", "SpaceContract", "StrategyCase", "StrategyContract"]
+__all__ = [
+    "MethodCase",
+    "MethodContract",
+    "OwnDataContract",
+    "SpaceCase",
+    "SpaceContract",
+    "StrategyCase",
+    "StrategyContract",
+]

@@ -45,8 +45,8 @@ class MethodCase:
         return self.build(inputs=self.data(0).inputs, **settings)
 
 
-class MethodContract:
-    """The promises of a search in one network; see :mod:`lightning_nas.testing`."""
+class CaseTests:
+    """Tests of which each is run for every case, and for each point where a search is interrupted."""
 
     cases: dict[str, MethodCase] = {}  # noqa: RUF012
     """The methods to test by a name for each."""
@@ -71,6 +71,10 @@ class MethodContract:
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(before)
+
+
+class MethodContract(CaseTests):
+    """The promises of a search in one network; see :mod:`lightning_nas.testing`."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -57,13 +57,13 @@ def check_reads(task: Task, data: DataModule) -> None:
 
 
 def check_inputs(built_for: Mapping[str, int], data: DataModule, space: Space) -> None:
-    """Refuses data for which a network that is there already was not built.
+    """Refuses data for which a network that is there already was not built, as far as they tell.
 
     Raises:
         SettingError: naming what of the data differs.
     """
     for name in space.usual_inputs:
-        if name in built_for and data.inputs.get(name) != built_for[name]:
+        if name in built_for and name in data.inputs and data.inputs[name] != built_for[name]:
             raise SettingError(
                 f"data: {type(data).__name__} has {name} {data.inputs.get(name)}, and the network was built for "
                 f"{built_for[name]}"

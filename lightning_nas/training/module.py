@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from lightning_nas.data import DataModule, Stream
+from lightning_nas.data import DataModule, OwnData, Scheduled, Stream, Window
 from lightning_nas.errors import Diverged, SettingError
+from lightning_nas.lazy import root
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
 from lightning_nas.seeding import derive_seed
@@ -24,10 +25,11 @@ from lightning_nas.tasks import Carry, Task
 from lightning_nas.training import checks
 from lightning_nas.training.drop_path import DropPathSchedule, drop_path_at
 from lightning_nas.training.optimizers import Optimizer
+from lightning_nas.training.own_data import adopted
 from lightning_nas.training.teachers import Teachers
 
 
-class Module(Configurable, LightningModule):
+class Module(Configurable, Scheduled, LightningModule):
     """A ``LightningModule`` whose hyper-parameters are plain values, so that a checkpoint loads with
     ``weights_only=True`` and rebuilds it."""
 
@@ -87,6 +89,11 @@ class Module(Configurable, LightningModule):
         """Whether a trainer trains it, rather than testing it, and it is not loaded alone."""
         return self._trainer is not None and self._trainer.state.fn == "fit"
 
+    @property
+    def draws_bars(self) -> bool:
+        """Whether what takes long draws a bar: as the trainer does; without a trainer, it does."""
+        return self._trainer is None or self._trainer.progress_bar_callback is not None
+
     def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         """Refuses a trainer and data with which a run would go wrong, before it begins.
 
@@ -105,9 +112,19 @@ class Module(Configurable, LightningModule):
         checks.check_callbacks(trainer.callbacks, self.refused_callbacks)  # type: ignore[attr-defined]
         checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
 
+    _own_data: OwnData | None = None
+    """The streams that were made of a user's own data for the run."""
+
+    @property
+    def data(self) -> Any:
+        """The data of the run: the trainer's data module, or what was made of a user's own; None: there are none."""
+        given = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
+        return given if self._own_data is None else self._own_data
+
     def setup(self, stage: str) -> None:
+        self._own_data = adopted(self.trainer, self.hparams.get("inputs"))
         if stage == "fit":
-            self.check(self.trainer, self.trainer.datamodule, self.trainer.ckpt_path)  # type: ignore[attr-defined]
+            self.check(self.trainer, self.data, self.trainer.ckpt_path)
 
     def conclude(self, data: DataModule, run: RunFolder, n_random: int) -> Outcome:
         """Writes what the finished run leaves behind, and returns it.
@@ -120,10 +137,8 @@ class Module(Configurable, LightningModule):
         raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        from lightning_nas import __version__
-
-        ours: dict[str, Any] = {"class_path": class_path(type(self)), "version": __version__}
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        ours: dict[str, Any] = {"class_path": class_path(type(self)), "version": root().__version__}
+        data = self.data
         if isinstance(data, DataModule):
             ours |= {"data": data.spec, "sizes": data.sizes()}
         checkpoint.setdefault("lightning_nas", {}).update(ours)
@@ -139,7 +154,7 @@ class Module(Configurable, LightningModule):
         checks.check_continued(before, {"class_path": class_path(type(self)), "init_args": dict(self.hparams)}, "")
         if not self.fits:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         if isinstance(data, DataModule) and "data" in ours:
             checks.check_continued(ours["data"], data.spec, "data", only=self.frozen.get("data"))
             checks.check_sizes(ours.get("sizes", {}), data)
@@ -213,7 +228,7 @@ class NetworkModule(Module):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         if hasattr(self, "network") and isinstance(data, DataModule):
             checks.check_inputs(self.hparams["inputs"], data, self.space)
 
@@ -231,9 +246,15 @@ class NetworkModule(Module):
         has_part = getattr(self, "validation_part", None) is not None
         return has_part and self.trainer.limit_val_batches != 0
 
+    def val_dataloader(self) -> Any:
+        """What it is validated on where the trainer was handed nothing for that: a part of what it is trained on."""
+        if self.trainer.state.fn == "validate":
+            raise SettingError("data: there is nothing to validate on; hand over a DataLoader or a data module")
+        return []
+
     def configure_model(self) -> None:
         if not hasattr(self, "network"):
-            self.build_network(self.inputs_for(self.trainer.datamodule))  # type: ignore[attr-defined]
+            self.build_network(self.inputs_for(self.data))
         if self.fits and not self.teachers:  # which nothing else asks
             self.teachers.load(self.task.teachers, self.network.inputs)
 
@@ -246,7 +267,13 @@ class NetworkModule(Module):
         Raises:
             SettingError: if neither says it.
         """
-        inputs: dict[str, int] | None = self.hparams["inputs"] or getattr(data, "inputs", None)
+        inputs: dict[str, int] | None = self.hparams["inputs"]
+        if inputs is None:
+            inputs = getattr(data, "inputs", None)
+            if isinstance(data, OwnData):
+                data.check_told(
+                    name for name in self.space.usual_inputs if name not in self.task.network_inputs(data.inputs)
+                )
         if inputs is None:
             raise SettingError(
                 "inputs: the data module does not tell them; pass the network's inputs, "
@@ -286,6 +313,35 @@ class NetworkModule(Module):
         if self.drop_path and "drop_path" not in inspect.signature(network.forward).parameters:
             raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
         return network
+
+    def check_built(self) -> None:
+        """Refuses to run a network that is not there yet.
+
+        Raises:
+            SettingError: saying what builds it.
+        """
+        if not hasattr(self, "network"):
+            raise SettingError("inputs: the network is built for the data; pass inputs=data.inputs, or fit first")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network says, with its own arguments: logits of images ``(N, C, H, W)``, and of text a
+        ``LanguageOutput``."""
+        self.check_built()
+        return self.network(*args, **kwargs)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """The logits of a batch; a window of text is read on from the one before it. Labels are passed over."""
+        if isinstance(batch, Window):
+            out = self(batch.tokens, carry=self.carries.get("predict"), first=batch.first)
+            self.carries["predict"] = out.carry
+            return out.logits
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    def on_predict_epoch_start(self) -> None:
+        self.carries.pop("predict", None)
+
+    def on_predict_epoch_end(self) -> None:
+        self.carries.pop("predict", None)  # it belongs to no checkpoint
 
     @property
     def weights_purpose(self) -> tuple[int | str, ...]:
@@ -328,7 +384,11 @@ class NetworkModule(Module):
 
     def stream(self, data: DataModule, part: str) -> Stream:
         """The training batches of a part, as the task reads them."""
-        return data.stream(part, self.seed, **self.task.reads)
+        return data.stream(part, self.seed, **self.reads)
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        return self.task.reads
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 

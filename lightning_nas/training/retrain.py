@@ -14,7 +14,7 @@ from lightning_nas.data import DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
-from lightning_nas.spaces.architecture_file import load_architecture
+from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
 from lightning_nas.tasks import Task
 from lightning_nas.training.drop_path import DropPathSchedule
 from lightning_nas.training.inheritance import inherit, state_of
@@ -27,18 +27,30 @@ class Retrain(NetworkModule):
     """Trains the network of an architecture, from new weights or from inherited ones. With the defaults, the evaluation
     phase of Liu et al. 2019.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import Digits, ImageClassification, Retrain
+
+        data, module = Digits(), Retrain("darts_v2", ImageClassification(), {"channels": 4, "cells": 3})
+        trainer = pl.Trainer(max_epochs=10)
+        trainer.fit(module, data)
+        trainer.test(module, data)
+        logits = trainer.predict(module, data)
+
     Accumulation and precision are the trainer's own settings, an average of the weights is Lightning's
     ``EMAWeightAveraging`` callback, label smoothing and the auxiliary head's weight are the task's, cutout is the
     data's.
 
     Args:
-        architecture: the path of an ``architecture.json``, or the name of a published architecture.
+        architecture: the path of an ``architecture.json``, the name of a published architecture, or a record of one
+            such as ``ArchitectureRecord(search.space, search.best())``.
         task: what a batch costs and how it is scored.
         network: settings of the space's network by name, such as ``channels``, ``cells`` and ``auxiliary``.
         inputs: what the network must know of the data; None: asked of the data module.
         seed: the seed of everything random in the training.
-        train_on: ``all`` training images, as papers do, without validation; or the ``weights`` part alone, validated on
-            the architecture part, to tune settings without touching the test part.
+        train_on: ``all`` training images, as papers do, without validation unless a set for it is handed over; or the
+            ``weights`` part alone, validated on the architecture part, to tune settings without touching the test part.
         optimizer: what trains the weights; None: SGD from .025 by a cosine to 0, momentum .9, weight decay 3e-4.
         drop_path: the probability to drop a path at the end.
         drop_path_schedule: ``linear``: from zero with the epochs, the same in all cells (DARTS); ``scheduled``: from
@@ -52,7 +64,7 @@ class Retrain(NetworkModule):
 
     def __init__(
         self,
-        architecture: str | dict[str, Any],
+        architecture: str | dict[str, Any] | ArchitectureRecord,
         task: Task,
         network: dict[str, Any] | None = None,
         inputs: dict[str, int] | None = None,
@@ -90,7 +102,7 @@ class Retrain(NetworkModule):
 
     @property
     def validation_part(self) -> str | None:
-        return None if self.train_on == "all" else "architecture"
+        return "architecture" if self.train_on == "weights" or getattr(self.data, "holds_out", False) else None
 
     def schedule(self, data: DataModule) -> Schedule:
         """A pass over the training images per epoch."""

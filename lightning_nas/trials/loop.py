@@ -267,6 +267,14 @@ class TrialLoop:
         with self.open(data):
             while not self.done:
                 self.step()
+        return self.result()
+
+    def result(self) -> Trial:
+        """The best trial of a search that is over.
+
+        Raises:
+            SettingError: if no trial succeeded, with the reason of the last.
+        """
         if self.best is None:
             last = f", the last: {self.history[-1].status}, {self.history[-1].reason}" if self.history else ""
             raise SettingError(f"none of {len(self.history)} trials succeeded{last}")

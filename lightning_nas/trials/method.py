@@ -27,6 +27,16 @@ from lightning_nas.trials.retraining import retrain_config
 class TrialSearch(Method):
     """Any strategy with any evaluator. A training step is a round of trials; there is one epoch.
 
+    Example::
+
+        import lightning.pytorch as pl
+        from lightning_nas import AgingEvolution, NASBench201, SynFlow, TrialSearch, ZeroCost
+
+        evaluator = ZeroCost(SynFlow(), {"channels": 4, "cells": 1})
+        search = TrialSearch(NASBench201(), AgingEvolution(population=10, sample=3), evaluator, n_trials=40)
+        pl.Trainer(max_epochs=1).fit(search)  # and data, for an evaluator that reads some
+        print(search.space.describe(search.best()), search.trials.best.score)
+
     Every trial that has ended is a line of ``trials.jsonl`` in the run's folder. A search resumed from a checkpoint
     continues from that file, which has more than the checkpoint if the search was killed.
 
@@ -157,7 +167,22 @@ class TrialSearch(Method):
         self.automatic_optimization = False
 
     def schedule(self, data: DataModule) -> "Rounds":
+        return self.train_dataloader()
+
+    def train_dataloader(self) -> "Rounds":
+        """The rounds, for a trainer that is given no data: an evaluator may need none."""
         return Rounds(self.trials, self._stand_at)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses, since the trials' networks are not kept.
+
+        Raises:
+            SettingError: saying what builds the network that was found.
+        """
+        raise SettingError(
+            "a search of trials has no network to call; build search.space.restrict(search.best()).network(inputs, "
+            "form='final'), or retrain what it found (Retrain)"
+        )
 
     def _stand_at(self, number: int, length: int) -> None:
         """Has the trainer, and its bar, count rounds from this one on."""
@@ -186,7 +211,7 @@ class TrialSearch(Method):
         return ["done", "failed", "best"]
 
     def on_fit_start(self) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         self.trials.open(
             None if data is None or data.is_empty else data, log_before(self.trainer, self.trainer.ckpt_path)
         )
@@ -219,6 +244,8 @@ class TrialSearch(Method):
 
     def on_fit_end(self) -> None:
         self.trials.close()
+        if self.trials.done:
+            self.trials.result()
 
     def configure_callbacks(self) -> Callback:
         return CloseOnException(self.trials)

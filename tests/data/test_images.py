@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_nas.data import DataModule, Digits, ImageData, Schedule
+from lightning_nas.data import DataModule, Digits, ImageData, Schedule, Scheduled
 from lightning_nas.data.base import Shuffled
 from lightning_nas.data.images import ImageSet, ImageStream, cut_out, random_crop, random_flip
 from lightning_nas.errors import SettingError
@@ -504,7 +504,7 @@ def attach(data, module):
 
 
 def test_the_modules_schedule_says_what_is_trained_on():
-    class Module:
+    class Module(Scheduled):
         def schedule(self, data):
             return Schedule({"weights": data.stream("weights", 0)}, 2, lambda: (0, 1))
 
@@ -618,8 +618,11 @@ def test_views_that_would_all_be_the_same_are_refused():
 
 
 def test_a_task_is_given_what_it_reads():
-    class Module:
-        task = ContrastiveLearning()
+    class Module(Scheduled):
+        reads = ContrastiveLearning().reads
+
+        def schedule(self, data):
+            raise NotImplementedError
 
     data = attach(Patterns(), Module())
     for loader in (data.val_dataloader(), data.test_dataloader()):

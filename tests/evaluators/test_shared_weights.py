@@ -271,6 +271,7 @@ class Module:
     seed = 3
     task = ImageClassification()
     task_modules: ClassVar = {}
+    draws_bars = False
 
     def __init__(self, space, bn="recalibrate"):
         self.space, self.network, self.bn = space, supernet(space), bn

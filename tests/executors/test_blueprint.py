@@ -3,7 +3,10 @@
 import pickle
 
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
+from lightning_nas.data import OwnData
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.blueprint import Blueprint, Refusal
@@ -30,6 +33,12 @@ def test_a_class_that_no_worker_can_import_is_refused(tmp_path):
 
     with pytest.raises(SettingError, match=r"executor: workers import the classes that they need, but .*Local"):
         Blueprint.of(Local(tmp_path), Switches(), None, 0)
+
+
+def test_a_set_of_the_users_is_refused(tmp_path):
+    data = OwnData(TensorDataset(torch.zeros(4, 1, 8, 8)))
+    with pytest.raises(SettingError, match=r"^executor: .*a set of your own has not; take the executor Serial"):
+        Blueprint.of(Scripted(tmp_path), Switches(), data, 0)
 
 
 def test_what_was_not_made_from_plain_values_is_refused():

@@ -93,8 +93,8 @@ def raises(error):
 @pytest.mark.parametrize(
     ("returned", "reason"),
     [
-        (None, "an Evaluation expected, got None"),
-        (0.5, "an Evaluation expected, got 0.5"),
+        (None, "an Evaluation or a number expected, got None"),
+        (0.5, "a number alone, 0.5, and no objective that names it; return Evaluation({'NAME': ...})"),
         (Evaluation({"score": "0.5"}), "metrics.score: a number expected, got '0.5'"),
         (Evaluation({"score": None}), "metrics.score: a number expected, got None"),
         (Evaluation({"score": torch.zeros(2)}), "metrics.score: a number expected, got tensor([0., 0.])"),

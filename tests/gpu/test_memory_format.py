@@ -1,6 +1,7 @@
 """A final network whose states are channels-last computes what a contiguous one does."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,15 +21,14 @@ def final_network():
 
 
 def results(network, layout, images, labels):
-    """Logits, and all gradients as one vector. The network itself lays images out channels-last, so a contiguous one is
-    brought about after that, in front of the stem."""
-    network = copy.deepcopy(network).to(memory_format=layout)
-    network.stem.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(memory_format=layout),))
-    given = []
-    network.stem.register_forward_hook(lambda module, inputs, out: given.append(inputs[0]))
-    logits = network(images)
-    assert given[0].is_contiguous(memory_format=layout)  # what follows depends on the kernels
-    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(network.parameters()))
+    """Logits, and all gradients as one vector, where a device has this layout."""
+    with patch("lightning_nas.operations.layout.layout_of", return_value=layout):
+        network = copy.deepcopy(network).to(images.device)
+        given = []
+        network.stem.register_forward_hook(lambda module, inputs, out: given.append(inputs[0]))
+        logits = network(images)
+        assert given[0].is_contiguous(memory_format=layout)  # what follows depends on the kernels
+        gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(network.parameters()))
     return logits.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
 

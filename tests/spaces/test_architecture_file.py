@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 import lightning_nas
+from lightning_nas import ImageClassification, Retrain
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces import PUBLISHED, DARTSCell
 from lightning_nas.spaces.architecture_file import (
@@ -316,3 +317,16 @@ def test_an_unknown_name_lists_the_published(name):
         load_architecture(name)
     assert str(caught.value).startswith(f"architecture: there is no file {name[:200]!r}")
     assert all(published in str(caught.value) for published in PUBLISHED)
+
+
+def test_a_record_is_read_as_it_is_and_gives_its_final_network():
+    record = load_architecture("darts_v2")
+    assert load_architecture(record) is record
+    inputs = {"channels": 3, "image_size": 32, "num_classes": 10}
+    network = record.network(inputs, channels=36, cells=20)
+    assert sum(p.numel() for p in network.parameters()) == PUBLISHED["darts_v2"].n_params
+    retrain = Retrain(record, ImageClassification(), {"channels": 4, "cells": 3}, inputs)
+    assert retrain.hparams["architecture"] == record.to_dict()
+    assert {name: p.shape for name, p in retrain.network.named_parameters()} == {
+        name: p.shape for name, p in record.network(inputs, channels=4, cells=3).named_parameters()
+    }

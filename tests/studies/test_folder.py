@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lightning_nas
 from lightning_nas import __version__
 from lightning_nas.errors import SettingError
-from lightning_nas.studies import folder as study_folder
 from lightning_nas.studies.folder import StudyFolder, read_config
 
 SETTINGS = {
@@ -87,7 +87,7 @@ def test_another_study_and_another_version_are_refused(monkeypatch):
     opened({"a": 1}, Path("study")).make()
     with pytest.raises(SettingError, match="study is 'random' there and 'search' here"):
         opened({"a": 1}, Path("study"), study="search")
-    monkeypatch.setattr(study_folder, "__version__", "9")
+    monkeypatch.setattr(lightning_nas, "__version__", "9")
     with pytest.raises(SettingError, match=f"version is '{__version__}' there and '9' here"):
         opened({"a": 1}, Path("study"))
 

@@ -180,7 +180,8 @@ def test_a_search_of_failures_says_why(tmp_path, table):
     method = search(table, n_trials=3, max_failures=5)
     table.path = tmp_path / "empty.csv"
     table.path.write_text(",".join([*(c.name for c in SPACE.choices), "accuracy", "seconds", "test"]) + "\n")
-    trainer(tmp_path / "run").fit(method, NoData())
+    with pytest.raises(SettingError, match="none of 3 trials succeeded"):
+        trainer(tmp_path / "run").fit(method, NoData())
     assert math.isinf(method.trials.history[0].score)
     with pytest.raises(SettingError, match="none of 3 trials succeeded"):
         method.conclude(None, RunFolder(tmp_path / "out"), 0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import OPERATIONS, FactorizedReduce, Operation, Pointwise, ReLUConvBN, View
 from lightning_nas.operations.convolutions import HalfResolution
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.spaces.base import Choice, Resolved
 from lightning_nas.spaces.cells import Candidates, Drops, Form, States, check_form
 from lightning_nas.spaces.image_cells.nasnet import NodePairs, NodePairsCell, side_by_side
@@ -139,7 +139,7 @@ class ENASMicroNetwork(ImageNetwork):
         self.build_classifier(last, partial(Pointwise, last), dropout)
 
     def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
-        s0 = s1 = States(self.stem(channels_last(x)), ("stem",))
+        s0 = s1 = States(self.stem(laid_out(x)), ("stem",))
         yield "stem", s1
         for k, cell in enumerate(self.cells):
             if str(k) in self.halvings:

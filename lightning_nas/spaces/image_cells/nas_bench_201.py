@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Drops, Edges, Form, States, check_form, check_operations
@@ -123,7 +123,7 @@ class NASBench201Network(ImageNetwork):
         return self.run(x, gates, partial(self.drops, drop_path, skip_dropout=skip_dropout))
 
     def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
-        x = self.stem(channels_last(x))
+        x = self.stem(laid_out(x))
         yield "stem", States(x, ("cell",))
         depth, n_cells = 0, sum(map(len, self.stacks))  # type: ignore[arg-type]
         for k, stack in enumerate(self.stacks):

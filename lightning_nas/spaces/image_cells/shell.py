@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import FactorizedReduce, Pointwise, ReLUConvBN
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.spaces.base import Choice, DropPath, Gates, Resolved, Space
 from lightning_nas.spaces.cells import Drops, Form, States, check_form, check_operations
 from lightning_nas.spaces.image_networks import AuxiliaryHead, ImageNetStem, ImageNetwork, Map, cifar_stem
@@ -144,7 +144,7 @@ class CellNetwork(ImageNetwork):
         return self.run(x, gates, partial(self.drops, drop_path, skip_dropout=skip_dropout))
 
     def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
-        x = channels_last(x)
+        x = laid_out(x)
         if isinstance(self.stem, ImageNetStem):
             s0, s1 = (States(output, ("stem",)) for output in self.stem(x))
             yield "stem.first", s0

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Drops, States
 from lightning_nas.spaces.graphs import Graph
@@ -182,7 +182,7 @@ class ChainNetwork(ImageNetwork):
         self.build_classifier({"top": width}, partial(nn.Linear, width, bias=bias), dropout)
 
     def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
-        x = self.stem(channels_last(x))
+        x = self.stem(laid_out(x))
         yield "stem", States(x, ("layer",))
         for number, (name, layer) in enumerate(self.layers.items(), start=1):
             x = layer(x, resolved, drops(number / len(self.layers)).path)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.operations import ReLUConvBN, drop_path
 from lightning_nas.operations.convolutions import ConvBN, Depthwise, HalfResolution
-from lightning_nas.operations.memory import channels_last
+from lightning_nas.operations.layout import laid_out
 from lightning_nas.operations.normalization import BatchNorm
 from lightning_nas.spaces.base import Architecture, Choice, Resolved, Space
 from lightning_nas.spaces.cells import Drops, Form, States, check_form
@@ -189,7 +189,7 @@ class ENASMacroNetwork(ImageNetwork):
 
     def layers_of(self, x: Tensor, resolved: Resolved, drops: Callable[[float], Drops]) -> Iterator[tuple[str, States]]:
         last_reader = self._last_readers({name: [option for option, _ in runs] for name, runs in resolved.items()})
-        states = {0: self.stem(channels_last(x))}
+        states = {0: self.stem(laid_out(x))}
         yield "stem", States(states[0], ("layer",))
         for name, layer in self.layers.items():
             number = int(name)

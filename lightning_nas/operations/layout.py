@@ -1,0 +1,38 @@
+"""How images lie in memory, which decides which kernels compute their convolutions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def layout_of(device: torch.device) -> torch.memory_format:
+    """The layout in which depthwise convolutions are fast.
+
+    On a CPU the channels of a pixel lie side by side. CUDA's kernels for depthwise convolutions in float32 read a
+    channel's image after the other, and copy every tensor that lies in another way.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """The same images ``(N, C, H, W)`` in the layout of their device; without a copy where they lie so."""
+    if layout_of(x.device) is torch.channels_last:  # as ``contiguous`` has it, in a way that ``torch.func.vmap`` knows
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return x.contiguous()
+
+
+class LaidOut(nn.Module):
+    """A module whose weights of convolutions lie in the layout of the device that they are on, and are moved to."""
+
+    def lay_out(self) -> None:
+        """Brings the weights into the layout of their device; at the end of ``__init__``."""
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = laid_out(parameter.data)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # what ``to``, ``cuda`` and a trainer call
+        self.lay_out()
+        return self
