@@ -40,12 +40,32 @@ def depthwise_pointwise(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride:
 
 
 class _DepthwisePointwise(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int) -> Tensor:
-        _, depthwise_learns, pointwise_learns, _ = ctx.needs_input_grad
-        ctx.stride, ctx.shape = stride, x.shape
-        ctx.save_for_backward(x if depthwise_learns or pointwise_learns else None, depthwise, pointwise)
+    def forward(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int) -> Tensor:
         return F.conv2d(_depthwise(x, depthwise, stride), pointwise)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, depthwise, pointwise, ctx.stride = inputs
+        ctx.shape = x.shape
+        _, depthwise_learns, pointwise_learns, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if depthwise_learns or pointwise_learns else None, depthwise, pointwise)
+        ctx.save_for_forward(x, depthwise, pointwise)
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, of_depthwise: Tensor | None, of_pointwise: Tensor | None, _: None) -> Tensor:
+        """By the product rule, of the inputs that have a tangent."""
+        x, depthwise, pointwise = ctx.saved_tensors
+        terms = []
+        if of_x is not None:
+            terms.append(F.conv2d(_depthwise(of_x, depthwise, ctx.stride), pointwise))
+        if of_depthwise is not None:
+            terms.append(F.conv2d(_depthwise(x, of_depthwise, ctx.stride), pointwise))
+        if of_pointwise is not None:
+            terms.append(F.conv2d(_depthwise(x, depthwise, ctx.stride), of_pointwise))
+        return torch.stack(terms).sum(0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -18,7 +18,9 @@ def layout_of(device: torch.device) -> torch.memory_format:
 
 def laid_out(x: Tensor) -> Tensor:
     """The same images ``(N, C, H, W)`` in the layout of their device; without a copy where they lie so."""
-    return x.contiguous(memory_format=layout_of(x.device))
+    if layout_of(x.device) is torch.channels_last:  # as ``contiguous`` has it, in a way that ``torch.func.vmap`` knows
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return x.contiguous()
 
 
 class LaidOut(nn.Module):

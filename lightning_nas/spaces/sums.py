@@ -54,9 +54,19 @@ class _DenseGradient(torch.autograd.Function):
     registered in ``forward`` gives wrong outputs without a word.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(values: Tensor) -> Tensor:
         return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def jvp(ctx: Any, of_values: Tensor) -> Tensor:
+        return of_values.view_as(of_values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
