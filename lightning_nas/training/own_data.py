@@ -68,7 +68,7 @@ def _to_fit(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
     loops: Any = trainer
     source = loops.fit_loop._data_source
     if isinstance(source.instance, LightningDataModule):
-        if isinstance(source.instance, DataModule):
+        if isinstance(source.instance, DataModule) or isinstance(source.dataloader(), Schedule):
             return None
         connector = loops._data_connector  # the user's hooks are called by the streams, for each batch of its own
         connector._datahook_selector = _DataHookSelector(trainer.lightning_module, None)
