@@ -84,6 +84,7 @@ PUBLIC = {
     "RandomSearchWS": "methods.random_search_ws",
     "Ray": "executors.ray",
     "read_trials": "trials.log",
+    "register_operation": "operations.own",
     "Reinforce": "controllers.updates.reinforce",
     "Relaxation": "relaxations.base",
     "Retrain": "training.retrain",

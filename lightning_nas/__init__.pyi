@@ -51,6 +51,7 @@ from lightning_nas.methods.sampling import SamplingMethod as SamplingMethod
 from lightning_nas.methods.snas import SNAS as SNAS
 from lightning_nas.methods.spos import SPOS as SPOS
 from lightning_nas.objectives import Objective as Objective
+from lightning_nas.operations.own import register_operation as register_operation
 from lightning_nas.pictures.draw import draw_architecture as draw_architecture
 from lightning_nas.relaxations.base import Relaxation as Relaxation
 from lightning_nas.relaxations.gumbel import GumbelSoftmax as GumbelSoftmax

@@ -20,9 +20,6 @@ class Number(Task):
             metrics.update(numbers, labels.float())
         return F.mse_loss(numbers / 10, labels / 10), carry
 
-    def reward(self, forward, batch, carry=None):
-        return -self.loss(forward, batch)[0], carry
-
     def metrics(self, inputs, over_ranks=True):
         return MetricCollection({"error": MeanAbsoluteError(sync_on_compute=over_ranks)})
 

@@ -22,9 +22,6 @@ class Masks(Task):
             metrics.update(logits.detach(), batch[1])
         return F.cross_entropy(logits, batch[1]), carry
 
-    def reward(self, forward, batch, carry=None):
-        return -self.loss(forward, batch)[0], carry
-
     def metrics(self, inputs, over_ranks=True):
         return MetricCollection({"iou": MulticlassJaccardIndex(inputs["num_classes"], sync_on_compute=over_ranks)})
 

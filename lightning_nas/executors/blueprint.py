@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.trial import failed, run_trial
+from lightning_nas.operations import own_operations, register_operation
 from lightning_nas.spaces.base import Space
 from lightning_nas.specs import Configurable, class_path, class_paths, subclasses
 from lightning_nas.strategies.base import Proposal, Trial
@@ -48,7 +49,8 @@ class Blueprint:
         evaluator, space, data: specs; of the data None where there are none.
         seed: the seed of the search.
         folder: where trials leave the states from which they are continued; None: nowhere.
-        classes: that the specs name, by their paths, pickled, so that a worker imports what it needs.
+        parts: the classes that the specs name, by their paths, and what builds the user's operations in them, by their
+            names; pickled, so that a worker imports what it needs.
     """
 
     evaluator: dict[str, Any]
@@ -56,7 +58,7 @@ class Blueprint:
     data: dict[str, Any] | None
     seed: int
     folder: Path | None
-    classes: bytes
+    parts: bytes
 
     @classmethod
     def of(
@@ -87,16 +89,22 @@ class Blueprint:
             ) from error
         known = {class_path(sub): sub for sub in subclasses(Configurable)}
         try:
-            classes = dumps({path: known[path] for path in class_paths(list(specs)) if path in known})
+            classes = {path: known[path] for path in class_paths(list(specs)) if path in known}
+            parts = dumps((classes, own_operations(specs)))
         except (pickle.PicklingError, AttributeError) as error:
-            raise SettingError(f"executor: workers import the classes that they need, but {error}") from error
-        return cls(*specs, seed, folder, classes)
+            raise SettingError(
+                f"executor: workers import the classes and operations that they need, but {error}"
+            ) from error
+        return cls(*specs, seed, folder, parts)
 
     def open(self) -> Evaluator | Refusal:
         """The evaluator, ready; or why there is none."""
         try:
+            classes, operations = pickle.loads(self.parts)
+            for name, build in operations.items():
+                register_operation(name, build)
             # a class of the user's script is called otherwise in a spawned process
-            names = {path: class_path(cls) for path, cls in pickle.loads(self.classes).items()}
+            names = {path: class_path(cls) for path, cls in classes.items()}
             evaluator = Evaluator.build(_renamed(self.evaluator, names))
             space = Space.build(_renamed(self.space, names))
             data: Any = None if self.data is None else Configurable.build(_renamed(self.data, names))

@@ -6,7 +6,8 @@ state, so a cell computes it once; the body belongs to the edge and multiplies i
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -98,13 +99,19 @@ OPERATIONS: dict[str, Operation | None] = {
     "nor_conv_3x3": _convolution(lambda channels, stride, affine: ConvBN(channels, 3, stride, affine)),
     "conv_7x1_1x7": _convolution(lambda channels, stride, affine: Conv1x7(channels, stride, affine)),
 }
-"""Operations by name. ``none`` is the absent one: it has no view and no body."""
+"""Operations by name. ``none`` is the absent one: it has no view and no body.
 
-NORMALIZED_POOLS: dict[str, Operation | None] = OPERATIONS | {
-    name: dataclasses.replace(pool, body=lambda channels, stride, affine: BatchNorm(channels) if affine else None)
-    for name, pool in OPERATIONS.items()
-    if pool is not None and "pool" in name
-}
+:func:`~lightning_nas.operations.own.register_operation` adds a user's.
+"""
+
+NORMALIZED_POOLS: Mapping[str, Operation | None] = ChainMap(
+    {
+        name: dataclasses.replace(pool, body=lambda channels, stride, affine: BatchNorm(channels) if affine else None)
+        for name, pool in OPERATIONS.items()
+        if pool is not None and "pool" in name
+    },
+    OPERATIONS,  # itself, since operations of a user's own are still to come
+)
 """The same where a pool on an edge is followed by a BatchNorm in the final network too, with scale and shift."""
 
 DARTS_OPERATIONS = (

@@ -24,7 +24,10 @@ def check_form(form: str) -> None:
 def check_operations(operations: Sequence[str]) -> None:
     for operation in operations:
         if operation not in OPERATIONS:
-            raise SettingError(f"operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+            raise SettingError(
+                f"operations: no operation {operation!r}; there are {', '.join(OPERATIONS)}; one of your own is "
+                "there once the module is imported (--import) that calls register_operation"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

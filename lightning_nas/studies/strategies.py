@@ -33,6 +33,8 @@ from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.jobs import in_processes
 from lightning_nas.files import write_table
+from lightning_nas.operations import own_operations, register_operation
+from lightning_nas.operations.own import Builder
 from lightning_nas.pictures.curves import Curve, draw_curves
 from lightning_nas.spaces.base import Space
 from lightning_nas.specs import class_path
@@ -205,7 +207,8 @@ def study_search(
     }
     place = StudyFolder.open(folder, "search", "", settings, ("search.csv", "search.svg", SEARCHES))
     jobs = list(itertools.product(range(seeds), strategies))
-    bench = Bench(space, evaluator, dict(strategies), limit, report, data)
+    operations = own_operations([choice.options for choice in space.choices])
+    bench = Bench(space, evaluator, dict(strategies), limit, report, data, operations)
     with SearchesFile(place.path / SEARCHES, space, jobs, [usual_objective(evaluator)]) as ended:
         left = [job for job in jobs if job not in ended.runs]
         try:
@@ -242,8 +245,11 @@ class Bench:
     limit: Limit
     report: str | None
     data: Any
+    operations: Mapping[str, Builder]
 
     def __call__(self, job: Job) -> Run:
+        for operation, build in self.operations.items():  # a worker may not have imported what registers them
+            register_operation(operation, build)
         seed, name = job
         run = run_search(self.strategies[name], self.evaluator, self.space, self.limit, seed, self.data)
         metrics = run.incumbents[-1].trial.metrics

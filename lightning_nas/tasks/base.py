@@ -77,19 +77,22 @@ class Task(Configurable, ABC):
         A task with :meth:`modules` or :attr:`teachers` takes each as one more argument of its name, None by default.
 
         Args:
-            forward: the network with the gates already in it.
+            forward: the network with the gates already in it. In training a network that was built with an auxiliary
+                head returns a pair, ``(logits, auxiliary logits)``.
             batch: one batch of the data module.
             carry: the stream's carry so far.
             metrics: from :meth:`metrics`; updated with this batch where given.
         """
         raise NotImplementedError
 
-    @abstractmethod
-    def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
+    def reward(
+        self, forward: Callable[..., Any], batch: Any, carry: Carry = None, *_: Any, **modules: Any
+    ) -> tuple[Tensor, Carry]:
         """What a controller gets for one batch, a number without gradient, higher is better; and the carry after it.
 
-        It takes the :meth:`modules` as :meth:`loss` does."""
-        raise NotImplementedError
+        By default −loss. It takes the :meth:`modules` as :meth:`loss` does."""
+        loss, carry = self.loss(forward, batch, carry, **modules)
+        return -loss.detach(), carry
 
     def lr_scale(self, batch: Any, inputs: dict[str, int]) -> float | None:
         """By how much the learning rate is multiplied for a step on this batch; None: it does not depend on batches."""

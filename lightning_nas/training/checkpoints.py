@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
+from lightning_nas.operations import OPERATIONS
 from lightning_nas.spaces.base import Network, Space
 from lightning_nas.spaces.image_networks import ImageNetwork
 from lightning_nas.specs import Configurable, class_paths, find_class
@@ -45,7 +46,8 @@ def checkpoint_settings(path: str, fit: bool = True, field: str = "ckpt_path") -
         field: what the path is called in an error.
 
     Raises:
-        SettingError: if the file is not a checkpoint of this package, or names a class that is not imported.
+        SettingError: if the file is not a checkpoint of this package, or names a class or an operation that is not
+            imported.
     """
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -64,6 +66,10 @@ def checkpoint_settings(path: str, fit: bool = True, field: str = "ckpt_path") -
         if find_class(needed, Configurable) is None:
             package = str(needed).partition(".")[0][:80]
             raise SettingError(f"{field}: {path} needs {needed}, which is not imported; name it by --import {package}")
+    for operation, package in ours.get("operations", {}).items():
+        if operation not in OPERATIONS:
+            needed = f"the operation {operation}, which is not registered"
+            raise SettingError(f"{field}: {path} needs {needed}; name it by --import {package}")
     return settings
 
 

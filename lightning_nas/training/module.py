@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 from lightning_nas.data import DataModule, OwnData, Scheduled, Stream, Window
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.lazy import root
+from lightning_nas.operations import own_operations
 from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
 from lightning_nas.seeding import derive_seed
@@ -141,6 +142,9 @@ class Module(Configurable, Scheduled, LightningModule):
         data = self.data
         if isinstance(data, DataModule):
             ours |= {"data": data.spec, "sizes": data.sizes()}
+        operations = own_operations(dict(self.hparams))
+        if operations:
+            ours["operations"] = {name: build.__module__ for name, build in operations.items()}
         checkpoint.setdefault("lightning_nas", {}).update(ours)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from lightning_nas.errors import SettingError
 OWN_FOLDER = Path(__file__).parents[1] / "helpers" / "own_folder"
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = "runs/mysearch-1/checkpoints/last.ckpt"
+OPERATION = "runs/randomsearchws-1/checkpoints/last.ckpt"
 COMMANDS = {
     "list": ["list"],
     "fit": ["fit", "--config", "search.yaml"],
@@ -26,6 +27,9 @@ COMMANDS = {
     "test": ["test", "--ckpt_path", "runs/retrain-1/checkpoints/last.ckpt"],
     "draw": ["draw", "runs/mysearch-1/architecture.json", "--out=cells.svg"],
     "profile": ["profile", "runs/mysearch-1/architecture.json", "--inputs.channels=1", "--latency_runs=0"],
+    "fit with an operation": ["fit", "--config", "operation.yaml"],
+    "derive with an operation": ["derive", "--ckpt_path", OPERATION, "--n_random", "2"],
+    "draw an operation": ["draw", "runs/randomsearchws-1/architecture.json", "--out=operation.svg"],
     "study search": ["study", "search", "--config", "study.yaml"],
     "study random": [
         *("study", "random", "--search", "search.yaml", "--retrain", "retrain.yaml", "--seeds", "2"),
@@ -111,10 +115,18 @@ def test_a_wrong_import_gets_one_line(argv, message, capsys):
 
 def test_without_import_the_error_names_it(said, capsys):
     _, folder = said
-    for argv in (["derive", "--ckpt_path", CHECKPOINT], ["draw", "runs/mysearch-1/architecture.json"]):
+    for argv in (
+        ["derive", "--ckpt_path", CHECKPOINT],
+        ["draw", "runs/mysearch-1/architecture.json"],
+        ["derive", "--ckpt_path", OPERATION],
+        ["draw", "runs/randomsearchws-1/architecture.json"],
+    ):
         argv = [part.replace("runs/", f"{folder}/runs/") for part in argv]
         assert main(argv) == 2
-        assert "--import" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "--import" in error
+        assert error.count("\n") == 1
+        assert ("my_conv" in error) == ("randomsearchws" in argv[-1])
 
 
 def test_packages_are_taken_out_of_the_arguments(monkeypatch):

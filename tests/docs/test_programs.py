@@ -64,6 +64,11 @@ def segmentation(names):
     assert figures_of(names)["val/supernet_iou"] > 0.6  # of background alone: .43
 
 
+def own_operation(names):
+    assert figures_of(names)["val/supernet_accuracy"] > 0.5  # chance: .1
+    assert "gelu_conv" in names["space"].describe(names["search"].best())
+
+
 def own_parts(names):
     trials = names["search"].trials
     assert len(trials.history) == 20
@@ -83,6 +88,7 @@ CHECKS = {
         feature_pyramid,
         own_task,
         segmentation,
+        own_operation,
         own_parts,
     )
 }

@@ -31,7 +31,7 @@ def test_a_class_that_no_worker_can_import_is_refused(tmp_path):
     class Local(Scripted):
         pass
 
-    with pytest.raises(SettingError, match=r"executor: workers import the classes that they need, but .*Local"):
+    with pytest.raises(SettingError, match=r"executor: workers import the classes and operations .*Local"):
         Blueprint.of(Local(tmp_path), Switches(), None, 0)
 
 

@@ -206,3 +206,19 @@ def test_the_rate_follows_the_length_of_the_window():
 def test_wrong_settings_of_language_modelling_are_named(field, value):
     with pytest.raises(SettingError, match=f"{field}"):
         LanguageModeling(**{field: value})
+
+
+def test_without_a_reward_of_its_own_a_task_pays_minus_its_loss():
+    class Squares(Task):
+        score, mode = "error", "min"
+
+        def loss(self, forward, batch, carry=None, metrics=None, factor=1.0):
+            return (forward(batch) * factor).square().mean(), 7
+
+        def metrics(self, inputs, over_ranks=True):
+            raise AssertionError("nobody asks")
+
+    x = torch.tensor([1.0, 3.0], requires_grad=True)
+    reward, carry = Squares().reward(lambda batch: batch, x)
+    assert (reward.item(), carry, reward.requires_grad) == (-5.0, 7, False)
+    assert Squares().reward(lambda batch: batch, x, None, factor=2.0)[0].item() == -20.0

@@ -9,6 +9,7 @@ Both networks follow the released code, which decides what the paper leaves open
 4. The 2×2 convolution of the auxiliary head does not pad.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Literal, get_args
@@ -161,7 +162,7 @@ def _skip(channels: int, stride: int, affine: bool) -> nn.Module | None:
 class MicroCandidates(Candidates):
     """The same operations, but for the skip: at stride 2 it halves without a ReLU, and drop-path spares it."""
 
-    operations: ClassVar = {**OPERATIONS, "skip_connect": Operation(lambda stride: _STATE, _skip)}
+    operations: ClassVar = ChainMap({"skip_connect": Operation(lambda stride: _STATE, _skip)}, OPERATIONS)
 
 
 class MicroCell(NodePairsCell):

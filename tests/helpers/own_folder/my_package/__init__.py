@@ -15,7 +15,13 @@ from lightning_nas import (
     RandomSearchWS,
     Space,
     Strategy,
+    register_operation,
 )
+
+
+@register_operation("my_conv")
+def my_conv(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Conv2d(channels, channels, 3, stride, 1)
 
 
 class TwoLayers(Space):
