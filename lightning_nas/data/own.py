@@ -207,8 +207,10 @@ class OwnData(DataModule):
 
     def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Stream:
         examples, devices = self._examples(part, views, labelled), self._ranks[1]
-        count = len(examples)
-        if self.batch_size * devices > count:
+        count, batch_size = len(examples), self.batch_size
+        if part == "architecture" and self.holds_out:  # a set to validate on may be small
+            batch_size = min(batch_size, max(count // devices, 1))
+        if batch_size * devices > count:
             where = f" on each of {devices} devices" if devices > 1 else ""
             smaller = f"set batch_size to at most {count // devices}" if count >= devices else "use fewer devices"
             raise SettingError(
@@ -217,7 +219,7 @@ class OwnData(DataModule):
             )
         if views > 1:
             self._check_views(examples, "architecture" if part == "architecture" and self.holds_out else "train")
-        return ExampleStream(examples, Shuffled(count, self.batch_size, derive_seed(seed, part), *self._ranks))
+        return ExampleStream(examples, Shuffled(count, batch_size, derive_seed(seed, part), *self._ranks))
 
     def _check_views(self, examples: Examples, field: str) -> None:
         few = list(range(min(8, len(examples))))
@@ -308,12 +310,19 @@ def of_module(module: LightningDataModule, inputs: dict[str, int] | None = None)
             "out, since whatever has a method to(device) is moved"
         )
     with within("data"):
-        validation = module.val_dataloader() if is_overridden("val_dataloader", module) else None
-        own = OwnData(module.train_dataloader(), validation or None, inputs=inputs)
+        validation = only(module.val_dataloader()) if is_overridden("val_dataloader", module) else None
+        own = OwnData(only(module.train_dataloader()), validation, inputs=inputs)
     if any(is_overridden(hook, module) for hook in ("on_before_batch_transfer", "on_after_batch_transfer")):
         for examples in own.sets.values():
             examples.collate = _Received(examples.collate, module)
     return own
+
+
+def only(loaders: Any) -> Any:
+    """The one loader of a list of one, as Lightning takes them, and None for an empty list; all else as it is."""
+    if isinstance(loaders, list) and len(loaders) < 2:
+        return loaders[0] if loaders else None
+    return loaders
 
 
 def count_classes(dataset: Any) -> int | None:

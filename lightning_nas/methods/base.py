@@ -194,6 +194,9 @@ class OneShotMethod(NetworkModule, Method):
         outcome.write()
         return outcome
 
+    def as_one(self) -> Callable[..., Any]:
+        return partial(self.network, gates=self.space.gates(self.space.random(Random(0))))
+
     def random_architecture(self, rng: Random) -> Architecture:
         """An architecture of the space, drawn by its prior, that the search could have returned."""
         return self.space.random(rng)

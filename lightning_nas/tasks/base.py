@@ -26,6 +26,7 @@ class Task(Configurable, ABC):
         modality: what its batches are, ``images`` or ``text``; None: anything, which is not checked.
         views: the number of independently augmented views of each example that it reads.
         labelled: whether it reads labels; without, a batch is the examples alone.
+        batch: what a batch has to be, as messages say it of one that cannot be read; empty: nothing is said.
     """
 
     score: str
@@ -33,6 +34,7 @@ class Task(Configurable, ABC):
     modality: ClassVar[str | None] = None
     views: int = 1
     labelled: bool = True
+    batch: ClassVar[str] = ""
 
     @property
     def objective(self) -> Objective:

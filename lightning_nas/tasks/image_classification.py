@@ -23,6 +23,7 @@ class ImageClassification(Task):
     score = "accuracy"
     mode = "max"
     modality = "images"
+    batch = "images (N, C, H, W) of float32 and labels (N,) of int64 below num_classes"
     adjustable = frozenset({"label_smoothing", "auxiliary_weight"})
 
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:

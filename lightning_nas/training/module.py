@@ -25,7 +25,7 @@ from lightning_nas.tasks import Carry, Task
 from lightning_nas.training import checks
 from lightning_nas.training.drop_path import DropPathSchedule, drop_path_at
 from lightning_nas.training.optimizers import Optimizer
-from lightning_nas.training.own_data import adopted
+from lightning_nas.training.own_data import adopted, try_batches
 from lightning_nas.training.teachers import Teachers
 
 
@@ -275,8 +275,9 @@ class NetworkModule(Module):
                     name for name in self.space.usual_inputs if name not in self.task.network_inputs(data.inputs)
                 )
         if inputs is None:
+            why = "there are no data to tell them" if data is None else "the data module does not tell them"
             raise SettingError(
-                "inputs: the data module does not tell them; pass the network's inputs, "
+                f"inputs: {why}; hand over data that do, or pass the network's inputs, "
                 "e.g. inputs={'channels': 3, 'image_size': 32, 'num_classes': 10}"
             )
         return inputs
@@ -413,6 +414,10 @@ class NetworkModule(Module):
             self.carries[stream] = carry
         return loss
 
+    def as_one(self) -> Callable[..., Any]:
+        """The network as one architecture runs in it."""
+        return self.network
+
     def dropping_paths(self, share_of_epoch: float) -> Callable[..., Any]:
         """The network with drop-path as it is now, where so much of the current epoch is done."""
         if not self.drop_path:
@@ -431,6 +436,8 @@ class NetworkModule(Module):
     def on_fit_start(self) -> None:
         self.carries = move_data_to_device(self.carries, self.device)  # those of a checkpoint lie on the CPU
         self.teachers.move_to(self.network)
+        if isinstance(self.data, OwnData):
+            try_batches(self, self.data)
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # a checkpoint from the end of an epoch holds that epoch's

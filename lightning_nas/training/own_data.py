@@ -2,14 +2,18 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.data_connector import _DataHookSelector, _DataLoaderSource
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import move_data_to_device
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_nas.data import DataModule, OwnData, Schedule
-from lightning_nas.data.own import of_module
-from lightning_nas.errors import within
+from lightning_nas.data.examples import describe
+from lightning_nas.data.own import of_module, only
+from lightning_nas.errors import SettingError, within
+from lightning_nas.operations.normalization import evaluating
 
 
 class Source(_DataLoaderSource):
@@ -64,7 +68,7 @@ def _to_fit(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
     loops: Any = trainer
     source = loops.fit_loop._data_source
     if isinstance(source.instance, LightningDataModule):
-        if isinstance(source.instance, DataModule):
+        if isinstance(source.instance, DataModule) or isinstance(source.dataloader(), Schedule):
             return None
         connector = loops._data_connector  # the user's hooks are called by the streams, for each batch of its own
         connector._datahook_selector = _DataHookSelector(trainer.lightning_module, None)
@@ -73,7 +77,7 @@ def _to_fit(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
     if train is None or isinstance(train, Schedule):
         return None
     with within("data"):
-        return OwnData(train, _handed(loops.fit_loop.epoch_loop.val_loop._data_source) or None, inputs=inputs)
+        return OwnData(train, _handed(loops.fit_loop.epoch_loop.val_loop._data_source), inputs=inputs)
 
 
 def _handed(source: Any) -> Any:
@@ -82,8 +86,38 @@ def _handed(source: Any) -> Any:
     ours = isinstance(plain.instance, LightningModule) and _is_ours(getattr(type(plain.instance), plain.name))
     if ours or isinstance(plain.instance, DataModule) or not plain.is_defined():
         return None
-    return plain.dataloader()
+    return only(plain.dataloader())
 
 
 def _is_ours(method: Any) -> bool:
     return str(method.__module__).startswith("lightning_nas.")
+
+
+def try_batches(module: Any, data: OwnData) -> None:
+    """Refuses data whose batches the task or the network cannot read, before the first step.
+
+    Args:
+        module: the search or the retraining, with its network.
+        data: its data, of which the batches of the first step are drawn.
+
+    Raises:
+        SettingError: with what failed, and what a batch has to be.
+    """
+    precision = module.trainer.precision_plugin
+    what = "batches"
+    try:
+        for part, batch in module.schedule(data).get(0, 0).items():
+            what = f"a batch of the {part} part, {describe(batch)},"
+            moved = move_data_to_device(precision.convert_input(batch), module.device)
+            with torch.random.fork_rng(), torch.no_grad(), evaluating(module), precision.forward_context():
+                module.loss(module.as_one(), moved, part)
+    except (SettingError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a user's set, collate_fn or task raises
+        reason = " ".join(str(error).split())[:200]
+        task = type(module.task).__name__
+        wanted = f"; it reads {module.task.batch}, as inputs say" if module.task.batch else ""
+        raise SettingError(
+            f"data: {what} cannot be read by {task} and the network ({type(error).__name__}: {reason}){wanted}; have "
+            "the set or its collate_fn give that, or hand over a task that reads such batches"
+        ) from error

@@ -1,11 +1,6 @@
 """What every method promises."""
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -19,6 +14,7 @@ from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.testing import MethodContract
 from lightning_nas.testing.method import Stop, assert_same, final_state
 from tests.helpers.methods import CASES, METHODS, ONE_SHOT, Planted, digits, made, trainer
+from tests.helpers.ranks import ROOT, run_ranks
 
 
 class TestMethods(MethodContract):
@@ -80,17 +76,7 @@ for name in {names!r}:
 def two_ranks(tmp_path_factory):
     """The folder with what two ranks of every method have left; all in one pair of processes, which start slowly."""
     folder = tmp_path_factory.mktemp("ranks")
-    script, log = folder / "two_ranks.py", folder / "log.txt"
-    script.write_text(TWO_RANKS.format(root=str(Path(__file__).parents[2]), names=list(METHODS), folder=str(folder)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    with open(log, "w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        try:
-            status = process.wait(timeout=400)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # both ranks: one may wait for the other forever
-    assert status == 0, log.read_text()[-3000:]
+    run_ranks(TWO_RANKS.format(root=str(ROOT), names=list(METHODS), folder=str(folder)), folder)
     return folder
 
 

@@ -313,3 +313,59 @@ def test_the_command_line_says_that_they_are_for_python(name, message, capsys, t
 def test_nothing_to_validate_on():
     with pytest.raises(SettingError, match="data: there is nothing to validate on; hand over"):
         trainer().validate(darts(inputs=SHAPE))
+
+
+X, Y = torch.zeros(64, 1, 8, 8), torch.arange(64) % 4
+UNREADABLE = {
+    "bytes": TensorDataset(X.byte(), Y),
+    "doubles": TensorDataset(X.double(), Y),
+    "labels in a column": TensorDataset(X, Y[:, None]),
+    "labels of 32 bits": TensorDataset(X, Y.int()),
+    "labels beyond the classes": TensorDataset(X, Y + 7),
+    "no labels": TensorDataset(X),
+    "three parts": TensorDataset(X, Y, Y),
+    "other channels": TensorDataset(X.expand(-1, 3, -1, -1), Y),
+    "dictionaries": [{"x": X[0], "y": 1}] * 64,
+}
+
+
+class Listed(Dataset):
+    def __init__(self, examples):
+        self.examples = examples
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        return self.examples[index]
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.parametrize("make", [darts, retrain])
+def test_batches_that_cannot_be_read_are_refused_before_the_first_step(make, name):
+    given, run = UNREADABLE[name], trainer(max_epochs=1)
+    module = make(inputs=SHAPE)
+    with pytest.raises(SettingError, match=r"^data: a batch of the \w+ part, .* cannot be read by ImageClassification"):
+        run.fit(module, DataLoader(Listed(given) if isinstance(given, list) else given, 16))
+    assert run.global_step == 0
+
+
+@pytest.mark.parametrize("make", [darts, enas, random_search_ws, retrain])
+def test_trying_a_batch_leaves_the_module_and_the_generators_alone(make):
+    module, run = make(inputs=SHAPE), trainer(max_epochs=1)
+    states = []
+
+    class Before(pl.Callback):
+        def on_fit_start(self, trainer, pl_module):  # before the module's own
+            states.append(({k: v.clone() for k, v in pl_module.state_dict().items()}, torch.get_rng_state()))
+
+        def on_sanity_check_start(self, trainer, pl_module):
+            states.append((pl_module.state_dict(), torch.get_rng_state()))
+            assert pl_module.network.training
+            trainer.should_stop = True
+
+    run.callbacks.append(Before())
+    torch.manual_seed(3)
+    run.fit(module, DataLoader(subset(), 32), DataLoader(subset(), 32))
+    assert len(states) == 2
+    assert_same(states[0], states[1])

@@ -15,7 +15,7 @@ CASE = CASES["darts-first"]
 
 
 def retrain(**given):
-    return Retrain("DARTS_V2", ImageClassification(), {"channels": 2, "cells": 2}, **given)
+    return Retrain("darts_v2", ImageClassification(), {"channels": 2, "cells": 2}, **given)
 
 
 def handed(noise=0.0, separate=True, num_workers=0):
