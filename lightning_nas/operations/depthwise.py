@@ -2,7 +2,8 @@
 
 On a CPU the same numbers as the two convolutions one after the other, in less memory and time: what lies between them
 is computed again in the backward pass rather than kept, and a gradient that nobody reads costs nothing and keeps
-nothing. On a GPU the two convolutions themselves, since a search is held up there by the number of kernels that start.
+nothing. On a GPU the two convolutions themselves, since a search is held up there by the number of kernels that start,
+and under ``torch.func``, which knows how to transform them.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_nas.operations.layout import laid_out, layout_of
+from lightning_nas.operations.layout import laid_out, layout_of, transformed
 
 _NARROW = 3
 """Columns of a kernel up to which oneDNN has a fast gradient for depthwise weights; beyond it takes 5 to 15 times as
@@ -31,7 +32,8 @@ def depthwise_pointwise(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride:
         ``(N, C_out, ⌈H / stride⌉, ⌈W / stride⌉)``.
     """
     device = x.device.type
-    if device != "cpu":  # there a step takes as long as its kernels are many, and computing again needs more of them
+    # on a GPU a step takes as long as its kernels are many, and computing again needs more of them
+    if device != "cpu" or transformed():
         return F.conv2d(_depthwise(x, depthwise, stride), pointwise)
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # which cannot see inside
         dtype = torch.get_autocast_dtype(device)
@@ -40,32 +42,12 @@ def depthwise_pointwise(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride:
 
 
 class _DepthwisePointwise(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int) -> Tensor:
-        return F.conv2d(_depthwise(x, depthwise, stride), pointwise)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, depthwise, pointwise, ctx.stride = inputs
-        ctx.shape = x.shape
+    def forward(ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int) -> Tensor:
         _, depthwise_learns, pointwise_learns, _ = ctx.needs_input_grad
+        ctx.stride, ctx.shape = stride, x.shape
         ctx.save_for_backward(x if depthwise_learns or pointwise_learns else None, depthwise, pointwise)
-        ctx.save_for_forward(x, depthwise, pointwise)
-
-    @staticmethod
-    def jvp(ctx: Any, of_x: Tensor | None, of_depthwise: Tensor | None, of_pointwise: Tensor | None, _: None) -> Tensor:
-        """By the product rule, of the inputs that have a tangent."""
-        x, depthwise, pointwise = ctx.saved_tensors
-        terms = []
-        if of_x is not None:
-            terms.append(F.conv2d(_depthwise(of_x, depthwise, ctx.stride), pointwise))
-        if of_depthwise is not None:
-            terms.append(F.conv2d(_depthwise(x, of_depthwise, ctx.stride), pointwise))
-        if of_pointwise is not None:
-            terms.append(F.conv2d(_depthwise(x, depthwise, ctx.stride), of_pointwise))
-        return torch.stack(terms).sum(0)
+        return F.conv2d(_depthwise(x, depthwise, stride), pointwise)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nas.operations.layout import laid_out
+from lightning_nas.operations.layout import laid_out, transformed
 
 
 def add_weighted(total: Tensor | None, term: Tensor | None, weight: Tensor | None = None) -> Tensor | None:
@@ -41,7 +41,7 @@ class Node:
         Its gradient will be dense. A slice of a concatenation's makes the backward pass of BatchNorm several times
         slower.
         """
-        if self._sum is None or not self._sum.requires_grad:
+        if self._sum is None or not self._sum.requires_grad or transformed():
             return self._sum
         dense: Tensor = _DenseGradient.apply(self._sum)
         return dense
@@ -54,19 +54,9 @@ class _DenseGradient(torch.autograd.Function):
     registered in ``forward`` gives wrong outputs without a word.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(values: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor) -> Tensor:
         return values.view_as(values)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Nothing is kept."""
-
-    @staticmethod
-    def jvp(ctx: Any, of_values: Tensor) -> Tensor:
-        return of_values.view_as(of_values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp, stack_module_state, vmap
+from torch.func import functional_call, grad, jvp, replace_all_batch_norm_modules_, stack_module_state, vmap
 
 from lightning_nas.testing.space import SpaceCase, randomise
 from tests.spaces.test_contracts import CASES
@@ -38,7 +38,8 @@ def batch(case: SpaceCase) -> tuple[Tensor, int]:
 def test_gradients_of_each_example_are_those_taken_one_by_one(case: SpaceCase) -> None:
     network = child(case)
     examples, dim = batch(case)
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    # contiguous: torch's kernel for a 7×1 convolution in float64 takes no gradient of a single image otherwise
+    parameters = {name: p.detach().contiguous() for name, p in network.named_parameters()}
     buffers = dict(network.named_buffers())
 
     def loss(parameters: dict[str, Tensor], example: Tensor) -> Tensor:
@@ -94,3 +95,23 @@ def test_directional_derivatives(case: SpaceCase) -> None:
     gradients = torch.autograd.grad(outputs(dict(zip(names, values, strict=True))), values, allow_unused=True)
     expected = sum((g * along[name]).sum() for name, g in zip(names, gradients, strict=True) if g is not None)
     torch.testing.assert_close(derivative, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_training_under_vmap_needs_batch_norms_without_running_statistics() -> None:
+    """``vmap`` cannot update buffers that all examples share; torch says so and has the remedy."""
+    case = FUNCTIONAL["darts"]
+    network = child(case).train()
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], example: Tensor) -> Tensor:
+        pair = torch.stack([example, example.flip(1)])
+        return functional_call(network, parameters, (pair,)).square().mean()
+
+    with pytest.raises(RuntimeError, match=r"in-place|inplace"):
+        vmap(grad(loss), in_dims=(None, 0))(parameters, case.batch())
+    replace_all_batch_norm_modules_(network)
+    together = vmap(grad(loss), in_dims=(None, 0))(parameters, case.batch())
+    alone = grad(loss)(parameters, case.batch()[1])
+    for name, gradient in alone.items():
+        scale = max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(together[name][1], gradient, rtol=0, atol=1e-10 * scale)
