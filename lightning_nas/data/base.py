@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_nas.errors import SettingError
@@ -300,7 +301,9 @@ class DataModule(Configurable, LightningDataModule, ABC):
 
     @property
     def _validation_part(self) -> str | None:
-        return getattr(self._module, "validation_part", "architecture")
+        module = self._module
+        validates = not isinstance(module, LightningModule) or is_overridden("validation_step", module)
+        return getattr(module, "validation_part", "architecture" if validates else None)
 
     @property
     def _ranks(self) -> tuple[int, int]:

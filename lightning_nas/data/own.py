@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
+from zlib import crc32
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -107,7 +108,10 @@ class OwnData(DataModule):
 
     def sizes(self) -> dict[str, int]:
         parts = [part for part in ("weights", "architecture") if "train" in self.sets]
-        return {f"{part} examples": len(self._positions[part]) for part in parts}
+        sizes = {f"{part} examples": len(self._positions[part]) for part in parts}
+        subsets = {name: each.dataset for name, each in self.sets.items() if isinstance(each.dataset, Subset)}
+        sizes |= {f"{name} positions": crc32(repr(list(each.indices)).encode()) for name, each in subsets.items()}
+        return sizes
 
     @cached_property
     def _positions(self) -> dict[str, Tensor]:
@@ -210,16 +214,21 @@ class OwnData(DataModule):
         count, batch_size = len(examples), self.batch_size
         if part == "architecture" and self.holds_out:  # a set to validate on may be small
             batch_size = min(batch_size, max(count // devices, 1))
-        if batch_size * devices > count:
+        if batch_size == self.batch_size:
+            self._check_batch(part, count)
+        if views > 1:
+            self._check_views(examples, "architecture" if part == "architecture" and self.holds_out else "train")
+        return ExampleStream(examples, Shuffled(count, batch_size, derive_seed(seed, part), *self._ranks))
+
+    def _check_batch(self, part: str, count: int) -> None:
+        devices = self._ranks[1]
+        if self.batch_size * devices > count:
             where = f" on each of {devices} devices" if devices > 1 else ""
             smaller = f"set batch_size to at most {count // devices}" if count >= devices else "use fewer devices"
             raise SettingError(
                 f"batch_size: {self.batch_size}{where} is more than the {count} examples of the {part} part, which "
-                f"then has no full batch; {smaller}"
+                f"then has no full batch; {smaller}, OwnData(…, batch_size=…)"
             )
-        if views > 1:
-            self._check_views(examples, "architecture" if part == "architecture" and self.holds_out else "train")
-        return ExampleStream(examples, Shuffled(count, batch_size, derive_seed(seed, part), *self._ranks))
 
     def _check_views(self, examples: Examples, field: str) -> None:
         few = list(range(min(8, len(examples))))
@@ -245,6 +254,7 @@ class OwnData(DataModule):
 
     def plain_batches(self, part: str = "weights") -> DataLoader:
         examples = self._examples(part)
+        self._check_batch(part, len(examples))  # the loader would just deliver nothing
         return DataLoader(
             Subset(examples.dataset, examples.positions.tolist()),
             batch_size=self.batch_size,

@@ -12,7 +12,7 @@ Differs from the released code:
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -92,6 +92,8 @@ class DARTS(DifferentiableMethod):
             optimizer or SGD(0.025, momentum=0.9, weight_decay=3e-4, schedule=Cosine(0.001), clip=5.0),
             alphas_optimizer or Adam(3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
         )
+        if order not in get_args(Order):
+            raise SettingError(f"order: {', '.join(get_args(Order)[:-1])} or {get_args(Order)[-1]}, got {order!r}")
         if order == "exact" and self.network_settings.get("compile"):
             raise SettingError(
                 "network.compile: compiled code cannot be differentiated twice, as order: exact does; set "

@@ -227,7 +227,7 @@ class ENAS(SamplingMethod):
         return self.policy.best()
 
     def choose(
-        self, data: AnyData, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch."""
         if candidates is None:

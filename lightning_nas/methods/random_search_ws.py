@@ -97,7 +97,7 @@ class RandomSearchWS(SamplingMethod):
         self.steps += 1
 
     def choose(
-        self, data: AnyData, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Draws candidates, scores them all on a few batches and the best of them on the whole architecture part.
 

@@ -26,7 +26,7 @@ class SamplingMethod(OneShotMethod):
         return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def choose(
-        self, data: AnyData, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
         raise NotImplementedError
@@ -35,7 +35,7 @@ class SamplingMethod(OneShotMethod):
         self, data: DataModule, drawn: Sequence[Architecture], scores: dict[Architecture, float]
     ) -> Architecture:
         """The best of random architectures by the comparison that the search makes, and of no more than it compares."""
-        best, _ = self.choose(data, drawn[: self.n_candidates])
+        best, _ = self.choose(data, candidates=drawn[: self.n_candidates])
         return best
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

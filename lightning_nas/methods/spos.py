@@ -198,7 +198,7 @@ class SPOS(SamplingMethod):
     # -- what is chosen ----------------------------------------------------------------------------------------------
 
     def choose(
-        self, data: AnyData, candidates: Sequence[Architecture] | None = None
+        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best that the evolution finds, or the best of ``candidates``, and the scores of all that were scored.
 

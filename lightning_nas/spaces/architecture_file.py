@@ -47,6 +47,12 @@ class ArchitectureRecord:
     method: str = ""
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.architecture is None:
+            raise ArchitectureError(
+                "architecture: None; a search whose best() is None chooses by data, search.choose(data)"
+            )
+
     @property
     def caption(self) -> str:
         """Where the architecture is from, in a line."""
@@ -96,6 +102,11 @@ def load_architecture(source: "str | Path | dict[str, Any] | ArchitectureRecord"
         return source
     if isinstance(source, dict):
         return _parse(source, "architecture")
+    if not isinstance(source, (str, Path)):
+        raise ArchitectureError(
+            f"architecture: a path, a name or a record, got {source!r}; of a search that is "
+            "ArchitectureRecord(search.space, architecture)"
+        )
     if str(source) in PUBLISHED:
         space, architecture, citation = PUBLISHED[str(source)].build()
         return ArchitectureRecord(space, architecture, method=citation)

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 from torchmetrics import MetricCollection
 
-from lightning_nas.data import AnyData, as_data
+from lightning_nas.data import AnyData, DataModule
+from lightning_nas.errors import SettingError
 from lightning_nas.operations.normalization import batch_statistics, evaluating, recalibrated
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.tasks import Task
@@ -60,11 +61,15 @@ class Scorer:
     @classmethod
     def of(cls, method: Any, data: AnyData, n_batches: int | None = None, n_calibration: int = 8) -> "Scorer":
         """The scorer of a method's network on the architecture part of its data, or on ``n_batches`` batches of it."""
-        data = as_data(data)
-        stream = method.stream(data, "weights")
+        if not hasattr(method, "network"):
+            raise SettingError(
+                "a search that has not begun has no network to judge by; fit it first, or load a checkpoint"
+            )
+        own: DataModule = method.data_of(data)
+        stream = method.stream(own, "weights")
         n_calibration = n_calibration if method.bn == "recalibrate" else 0
         calibration = [stream.get(index) for index in islice(range(len(stream)), n_calibration)]
-        validation = data.evaluation("architecture", n_batches, **method.task.reads)
+        validation = own.evaluation("architecture", n_batches, **method.task.reads)
         task, modules = method.task, method.task_modules
         bn, progress = method.bn, method.draws_bars
         return cls(method.space, method.network, task, validation, calibration, bn, modules, progress)

@@ -155,11 +155,16 @@ def check_sizes(before: Mapping[str, int], data: DataModule) -> None:
         SettingError: naming the part.
     """
     for part, size in data.sizes().items():
-        if part in before and before[part] != size:
+        if part not in before or before[part] == size:
+            continue
+        if part.endswith("positions"):
             raise SettingError(
-                f"data: {before[part]} {part} in the checkpoint, {size} now; a run continues on the data that it began "
-                "with, since architectures must not be judged on what weights were trained on"
+                f"data: the {part.removesuffix(' positions')} set has other examples than in the checkpoint; a run "
+                "continues on the data that it began with: divide them by a seed, random_split(…, generator=…)"
             )
+        raise SettingError(
+            f"data: {before[part]} {part} in the checkpoint, {size} now; a run continues on the data that it began with"
+        )
 
 
 # -- the trainer -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from lightning_nas.data import DataModule, OwnData, Scheduled, Stream, Window
+from lightning_nas.data import AnyData, DataModule, OwnData, Scheduled, Stream, Window, as_data
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.lazy import root
 from lightning_nas.operations import own_operations
@@ -26,7 +26,7 @@ from lightning_nas.tasks import Carry, Task
 from lightning_nas.training import checks
 from lightning_nas.training.drop_path import DropPathSchedule, drop_path_at
 from lightning_nas.training.optimizers import Optimizer
-from lightning_nas.training.own_data import adopted, try_batches
+from lightning_nas.training.own_data import adopted, handed, try_batches
 from lightning_nas.training.teachers import Teachers
 
 
@@ -114,16 +114,38 @@ class Module(Configurable, Scheduled, LightningModule):
         checks.check_monitored(trainer.callbacks, self.figures)  # type: ignore[attr-defined]
 
     _own_data: OwnData | None = None
-    """The streams that were made of a user's own data for the run."""
+    """What was made of a user's own data for the last fit, which was handed ``_handed``."""
+
+    _handed: tuple[Any, ...] = ()
+
+    _evaluated: OwnData | None = None
+    """What was made of a user's own data that it is validated or tested on."""
 
     @property
     def data(self) -> Any:
         """The data of the run: the trainer's data module, or what was made of a user's own; None: there are none."""
         given = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
-        return given if self._own_data is None else self._own_data
+        evaluates = self._trainer is not None and self.trainer.state.fn in ("validate", "test", "predict")
+        own = self._evaluated if evaluates else self._own_data
+        return given if own is None else own
+
+    def data_of(self, data: AnyData) -> DataModule:
+        """The data module of what is handed over; that of the last fit where this is what was fitted on, so that its
+        parts are the same."""
+        parts = data if isinstance(data, tuple) else (data,)
+        fitted = self._own_data is not None and all(any(part is each for each in self._handed) for part in parts)
+        return self._own_data if fitted and self._own_data is not None else as_data(data)
+
+    def _adopt(self) -> None:
+        """Has the trainer's loops draw from streams of what it was handed, where that is a user's own."""
+        own = adopted(self.trainer, self.hparams.get("inputs"))
+        if self.trainer.state.fn == "fit":
+            self._own_data, self._handed = own, handed(self.trainer)
+        else:
+            self._evaluated = own
 
     def setup(self, stage: str) -> None:
-        self._own_data = adopted(self.trainer, self.hparams.get("inputs"))
+        self._adopt()
         if stage == "fit":
             self.check(self.trainer, self.data, self.trainer.ckpt_path)
 
@@ -139,7 +161,7 @@ class Module(Configurable, Scheduled, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours: dict[str, Any] = {"class_path": class_path(type(self)), "version": root().__version__}
-        data = self.data
+        data = self.data if self._own_data is None else self._own_data  # it may have been validated since
         if isinstance(data, DataModule):
             ours |= {"data": data.spec, "sizes": data.sizes()}
         operations = own_operations(dict(self.hparams))
@@ -258,6 +280,8 @@ class NetworkModule(Module):
 
     def configure_model(self) -> None:
         if not hasattr(self, "network"):
+            if not isinstance(self.data, DataModule):  # a callback may ask for the network before ``setup``
+                self._adopt()
             self.build_network(self.inputs_for(self.data))
         if self.fits and not self.teachers:  # which nothing else asks
             self.teachers.load(self.task.teachers, self.network.inputs)

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.data_connector import _DataHookSelector, _DataLoaderSource
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import move_data_to_device
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_nas.data import DataModule, OwnData, Schedule
@@ -64,6 +65,13 @@ def adopted(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
     return data
 
 
+def handed(trainer: Trainer) -> tuple[Any, ...]:
+    """What a trainer was handed to fit: a data module, or loaders or sets to train and to validate on."""
+    loops: Any = trainer
+    sources = (loops.fit_loop._data_source, loops.fit_loop.epoch_loop.val_loop._data_source)
+    return tuple(source.instance for source in sources if source.instance is not None)
+
+
 def _to_fit(trainer: Trainer, inputs: dict[str, int] | None) -> OwnData | None:
     loops: Any = trainer
     source = loops.fit_loop._data_source
@@ -108,6 +116,7 @@ def try_batches(module: Any, data: OwnData) -> None:
     try:
         for part, batch in module.schedule(data).get(0, 0).items():
             what = f"a batch of the {part} part, {describe(batch)},"
+            _check_size(batch, module.network.inputs)
             moved = move_data_to_device(precision.convert_input(batch), module.device)
             with torch.random.fork_rng(), torch.no_grad(), evaluating(module), precision.forward_context():
                 module.loss(module.as_one(), moved, part)
@@ -121,3 +130,15 @@ def try_batches(module: Any, data: OwnData) -> None:
             f"data: {what} cannot be read by {task} and the network ({type(error).__name__}: {reason}){wanted}; have "
             "the set or its collate_fn give that, or hand over a task that reads such batches"
         ) from error
+
+
+def _check_size(batch: Any, inputs: dict[str, int]) -> None:
+    """Refuses images of another size than the network is built for, for which its costs would be told."""
+    images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    size = inputs.get("image_size")
+    if size is not None and isinstance(images, Tensor) and images.ndim == 4 and images.shape[2:] != (size, size):
+        height, width = images.shape[2:]
+        raise SettingError(
+            f"inputs: image_size {size}, and images are {height}×{width}; have the set crop or pad them to a "
+            "square, and give its side"
+        )

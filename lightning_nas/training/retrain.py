@@ -3,7 +3,7 @@ there."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer
@@ -21,6 +21,11 @@ from lightning_nas.training.inheritance import inherit, state_of
 from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.training.module import NetworkModule
 from lightning_nas.training.optimizers import SGD, Optimizer
+
+if TYPE_CHECKING:
+    Given = str | dict[str, Any] | ArchitectureRecord
+else:  # for the command line, which would read a file as the fields of a record
+    Given = str | dict[str, Any]
 
 
 class Retrain(NetworkModule):
@@ -64,7 +69,7 @@ class Retrain(NetworkModule):
 
     def __init__(
         self,
-        architecture: str | dict[str, Any] | ArchitectureRecord,
+        architecture: Given,
         task: Task,
         network: dict[str, Any] | None = None,
         inputs: dict[str, int] | None = None,

@@ -123,6 +123,8 @@ def describe(loop: Any, data: "DataModule | None") -> dict[str, Any]:
     """
     search: dict[str, Any] = {name: _spec(getattr(loop, name)) for name in ("space", "strategy", "evaluator")}
     search["data"] = None if data is None else _spec(data)
+    if data is not None and not data.rebuilds:  # the spec does not tell which data they are
+        search["data"]["sizes"] = data.sizes()
     if data is not None:
         search["data"]["init_args"].pop("num_workers", None)  # changes no result
     search["objectives"] = [str(objective) for objective in loop.objectives]

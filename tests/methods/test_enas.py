@@ -527,7 +527,7 @@ def test_the_best_of_n_candidates_is_chosen_on_one_batch_the_same_for_all(monkey
 def test_given_candidates_are_compared_in_the_same_way(monkeypatch):
     asked, search = Asked(monkeypatch), method(ENASMacro(layers=6), n_candidates=2, bn="batch")
     given = [search.draw("given", number) for number in range(5)]
-    chosen, scores = search.choose(digits(), [*given, given[0]])
+    chosen, scores = search.choose(digits(), candidates=[*given, given[0]])
     assert asked.architectures == given
     assert chosen == max(given, key=asked.score)
     assert scores.keys() == set(given)
