@@ -92,6 +92,7 @@ PUBLIC = {
     "SamplingMethod": "methods.sampling",
     "Scorer": "supernets.scoring",
     "Serial": "executors.serial",
+    "Segmentation": "tasks.segmentation",
     "SettingError": "errors",
     "SGD": "training.optimizers",
     "SharedWeights": "evaluators.shared_weights",

@@ -90,6 +90,7 @@ from lightning_nas.tasks.contrastive_learning import ContrastiveLearning as Cont
 from lightning_nas.tasks.distillation import Distillation as Distillation
 from lightning_nas.tasks.image_classification import ImageClassification as ImageClassification
 from lightning_nas.tasks.language_modeling import LanguageModeling as LanguageModeling
+from lightning_nas.tasks.segmentation import Segmentation as Segmentation
 from lightning_nas.training.checkpoints import load_network as load_network
 from lightning_nas.training.lr_schedules import Cosine as Cosine
 from lightning_nas.training.lr_schedules import CosineRestarts as CosineRestarts

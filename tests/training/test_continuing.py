@@ -62,7 +62,7 @@ from lightning_nas.strategies import (
     SuccessiveHalving,
 )
 from lightning_nas.supernets.scoring import Scorer
-from lightning_nas.tasks import ContrastiveLearning, Distillation, ImageClassification, LanguageModeling
+from lightning_nas.tasks import ContrastiveLearning, Distillation, ImageClassification, LanguageModeling, Segmentation
 from lightning_nas.testing.method import assert_same, quiet_trainer, snapshot
 from lightning_nas.training import (
     SGD,
@@ -79,6 +79,7 @@ from lightning_nas.training import (
 )
 from lightning_nas.training.checks import check_continued
 from lightning_nas.trials import TrialSearch
+from tests.helpers.masks import Masks
 from tests.helpers.methods import Words, space
 
 
@@ -482,6 +483,11 @@ TABLE: dict[type, Row] = {
             "task.label_smoothing": Changes(0.5, WEIGHTS),
         },
     ),
+    Segmentation: Row(
+        "segmented",
+        "model.task",
+        {"ignore_index": Refused(254), "auxiliary_weight": Changes(5.0, WEIGHTS)},
+    ),
     LanguageModeling: Row(
         "PennTreebank",
         "model.task",
@@ -883,6 +889,16 @@ RUNS = {
             drop_path=0.0,
         ),
         Digits(image_size=32, batch_size=64),
+    ),
+    "segmented": lambda: (
+        Retrain(
+            "darts_v2",
+            Segmentation(),
+            {"channels": 2, "cells": 3, "auxiliary": True},
+            optimizer=sgd(),
+            drop_path=0.0,
+        ),
+        Masks(n_images=64, image_size=32),
     ),
     "distilled": lambda: (retrain(task=Distillation("teacher.ckpt")), digits()),
     "contrastive": lambda: (retrain(task=ContrastiveLearning(features=6, dimensions=4)), digits()),
