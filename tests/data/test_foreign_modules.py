@@ -1,6 +1,7 @@
 """Our data in anybody's ``LightningModule``: what each call of the trainer delivers."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from torch import nn
 from lightning_nas.data import ClutteredDigits, Digits, ImageFolder, NoData, PyDocs, TextFiles
 from lightning_nas.errors import SettingError
 from lightning_nas.testing.method import quiet_trainer
+from tests.helpers.ranks import ROOT
 
 
 class Reader(pl.LightningModule):
@@ -171,7 +173,10 @@ def of_ranks(images, text, tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
     (out / "program.py").write_text(RANKS)
     done = subprocess.run(
-        [sys.executable, str(out / "program.py"), str(images), str(text), str(out)], capture_output=True, text=True
+        [sys.executable, str(out / "program.py"), str(images), str(text), str(out)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     found = {
@@ -180,6 +185,7 @@ def of_ranks(images, text, tmp_path_factory):
     return {name: {stage: [rank[stage] for rank in ranks] for stage in ranks[0]} for name, ranks in found.items()}
 
 
+@pytest.mark.slow
 def test_two_ranks_together_are_given_each_image_once(of_ranks, images):
     data = ImageFolder(str(images), image_size=8)
     parts = {"weights": "weights", "train": "train", "validate": "architecture", "test": "test", "predict": "test"}
@@ -189,6 +195,7 @@ def test_two_ranks_together_are_given_each_image_once(of_ranks, images):
     assert not parts
 
 
+@pytest.mark.slow
 def test_two_ranks_train_on_columns_of_their_own_and_evaluate_all(of_ranks, text):
     alone = TextFiles(str(text), batch_size=8, evaluation_batch_size=4)
     for stage, ranks in of_ranks["text"].items():
