@@ -63,7 +63,7 @@ SPACE = NASBench201(["none", "skip_connect", "nor_conv_3x3"])
 def test_several_labels():
     images, bright = quadrants()
     search = DARTS(SPACE, Quadrants(), NETWORK, INPUTS, order="first", optimizer=Adam(0.02))
-    trainer = quiet_trainer(max_epochs=8)
+    trainer = quiet_trainer(max_epochs=6)
     trainer.fit(search, loader(images, bright), loader(images, bright))
     assert trainer.callback_metrics["val/supernet_accuracy"] > 0.75  # of chance: .5
 
