@@ -37,7 +37,8 @@ class LaidOut(nn.Module):
         """Brings the weights into the layout of their device; at the end of ``__init__``."""
         for parameter in self.parameters():
             if parameter.dim() == 4:
-                parameter.data = laid_out(parameter.data)
+                # ``to``, since to ``contiguous`` a kernel of one pixel lies in any layout
+                parameter.data = parameter.data.to(memory_format=layout_of(parameter.device))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # what ``to``, ``cuda`` and a trainer call

@@ -293,7 +293,7 @@ def test_given_candidates_are_compared_in_one_round(monkeypatch):
     lookup = Lookup(monkeypatch)
     search = method(n_candidates=5, n_batches=1, n_finalists=2, rounds=3)
     given = list(SMALL)[10:20]
-    chosen, candidates = search.choose(digits(), given)
+    chosen, candidates = search.choose(digits(), candidates=given)
     assert lookup.asked_on(1) == given
     assert set(candidates) == set(given)
     assert lookup.asked_on(6) == sorted(given, key=lookup.noisy.get, reverse=True)[:2]

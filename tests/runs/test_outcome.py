@@ -96,7 +96,7 @@ def test_the_best_of_the_random_ones_is_found_as_the_method_finds(kind, request,
     if kind == "search":
         expected = max(scores, key=scores.get)
     else:  # of as many as the method compares
-        expected, _ = method.choose(data, drawn[: method.n_candidates])
+        expected, _ = method.choose(data, candidates=drawn[: method.n_candidates])
     best = load_architecture(tmp_path / "random.json")
     assert (best.architecture, best.method, best.seed) == (expected, "random", 3)
     assert best.metrics == {"validation_accuracy_shared_weights": scores[expected]}
