@@ -116,6 +116,7 @@ def ground_alone(masks):
     return (counted == 0).double().mean().item() / CLASSES
 
 
+@pytest.mark.slow
 def test_a_search_and_a_retraining_find_the_shapes():
     space = DARTSCell(kinds=["normal"], nodes=2)  # no reductions: outlines are as fine as images
     network, optimizer, data = {"channels": 4, "cells": 2}, Adam(0.01), Masks()

@@ -82,6 +82,7 @@ def images(cases):
     return {name: case for name, case in cases.items() if isinstance(case.data(0), ImageData)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", images(CASES))
 def test_every_method_is_the_same_with_a_users_loader_as_with_our_data(name):
     """From equal batches: equal weights and architecture, bit for bit."""
@@ -191,6 +192,7 @@ class Jittered(Dataset):
         return image + 0.1 * torch.rand(1) + 0.1 * random.random(), int(label)
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued_is_uninterrupted(tmp_path):
     def loaders(workers):
         return DataLoader(Jittered(), 10, shuffle=True, num_workers=workers)
