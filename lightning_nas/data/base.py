@@ -159,6 +159,36 @@ class Shuffled:
         return self._order[first : first + self.batch_size]
 
 
+class DrawnStream:
+    """Delivers training batches of a set; what is random in one depends on the seed and the batch's number alone.
+
+    Args:
+        examples: the set, whose ``drawn(numbers, seed)`` makes a batch of the examples with these numbers.
+        order: which examples are in which batch.
+    """
+
+    def __init__(self, examples: Any, order: Shuffled) -> None:
+        self.examples, self.order = examples, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def get(self, index: int) -> Any:
+        """Returns batch number ``index`` since the start of training."""
+        seed = derive_seed(self.order.seed, "augment", index, self.order.rank)
+        return self.examples.drawn(self.order.get(index), seed)
+
+
+def as_is(batch: Any) -> Any:
+    """A ``collate_fn`` for sets that make batches themselves."""
+    return batch
+
+
+def spread(count: int, size: int) -> torch.Tensor:
+    """The positions of ``size`` examples spread evenly over ``count``, since those of a class may follow each other."""
+    return torch.arange(size) * count // size
+
+
 def divided(count: int, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Divides ``count`` training examples at random: the positions of the weights part, and of the architecture part.
 
@@ -287,6 +317,28 @@ class DataModule(Configurable, LightningDataModule, ABC):
         if views != 1 or not labelled:
             asked = f"{views} views" if labelled else f"{views} views without labels"
             raise SettingError(f"data: {type(self).__name__} gives one view of each example, with labels, not {asked}")
+
+    example_name: ClassVar[str] = "examples"
+    """What messages call its examples."""
+
+    def remedy(self, part: str) -> str:
+        """What else helps a part that is too small for a batch, as messages say it."""
+        return ""
+
+    def check_batch(self, part: str, count: int) -> None:
+        """Refuses a part in which there is no full batch for each device, of which a loader would just deliver nothing.
+
+        Raises:
+            SettingError: saying what batch size would do.
+        """
+        devices = self._ranks[1]
+        if self.batch_size * devices > count:
+            where = f" on each of {devices} devices" if devices > 1 else ""
+            smaller = f"set batch_size to at most {count // devices}" if count >= devices else "use fewer devices"
+            raise SettingError(
+                f"batch_size: {self.batch_size}{where} is more than the {count} {self.example_name} of the {part} "
+                f"part, which then has no full batch; {smaller}{self.remedy(part)}"
+            )
 
     @property
     def _module(self) -> Any:

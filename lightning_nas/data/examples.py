@@ -19,7 +19,6 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from lightning_nas.data.base import Shuffled
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
@@ -105,20 +104,6 @@ class OncePerWorker:
             self.function(worker.id)
 
 
-class ExampleStream:
-    """Delivers training batches of a set; what is random in one depends on the seed and the batch's number alone."""
-
-    def __init__(self, examples: Examples, order: Shuffled) -> None:
-        self.examples, self.order = examples, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def get(self, index: int) -> Any:
-        seed = derive_seed(self.order.seed, "augment", index, self.order.rank)
-        return self.examples.drawn(self.order.get(index), seed)
-
-
 def examples_of(given: Any, field: str, collate: Callable[[list[Any]], Any] | None) -> Examples:
     """The examples of a set or of a loader.
 
@@ -177,6 +162,7 @@ def named(value: Any) -> str | None:
 
 
 def describe(batch: Any) -> str:
+    """What messages call a batch: its parts, their shapes and types."""
     if isinstance(batch, Tensor):
         return f"a tensor {tuple(batch.shape)} of {str(batch.dtype).removeprefix('torch.')}"
     if isinstance(batch, Mapping):

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_nas.data.base import DataModule, Shuffled, Stream, divided, evaluation_size
+from lightning_nas.data.base import DataModule, DrawnStream, Shuffled, Stream, as_is, divided, evaluation_size, spread
 from lightning_nas.errors import SettingError
 from lightning_nas.seeding import derive_seed
 
@@ -124,20 +124,6 @@ class ImageSet(Dataset):
             return self.__getitems__(numbers)
 
 
-class ImageStream:
-    """Delivers augmented batches of a set; what is random in one depends on the seed and the batch's number alone."""
-
-    def __init__(self, images: ImageSet, order: Shuffled) -> None:
-        self.images, self.order = images, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def get(self, index: int) -> Batch:
-        seed = derive_seed(self.order.seed, "augment", index, self.order.rank)
-        return self.images.drawn(self.order.get(index), seed)
-
-
 class EvaluatedViews(Dataset):
     """Gives batches of several augmented views to evaluate on; what is random in one depends on its first image."""
 
@@ -164,6 +150,7 @@ class ImageData(DataModule):
     """
 
     modality = "images"
+    example_name = "images"
     adjustable = DataModule.adjustable | {"cutout"}
 
     mean: Sequence[float]
@@ -246,16 +233,8 @@ class ImageData(DataModule):
             )
         return positions
 
-    def _check_batch(self, part: str, count: int) -> None:
-        devices = self._ranks[1]
-        if self.batch_size * devices > count:
-            where = f" on each of {devices} devices" if devices > 1 else ""
-            smaller = f"set batch_size to at most {count // devices}" if count >= devices else "use fewer devices"
-            larger = "" if part == "train" else f", or {self.enlarging(part)}"
-            raise SettingError(
-                f"batch_size: {self.batch_size}{where} is more than the {count} images of the {part} part, which then "
-                f"has no full batch; {smaller}{larger}"
-            )
+    def remedy(self, part: str) -> str:
+        return "" if part == "train" else f", or {self.enlarging(part)}"
 
     def sizes(self) -> dict[str, int]:
         return {f"{part} images": len(self._divided[part]) for part in ("weights", "architecture")}
@@ -280,18 +259,17 @@ class ImageData(DataModule):
 
     def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Stream:
         images = self._set(part, True, views, labelled)
-        self._check_batch(part, len(images))
-        return ImageStream(images, Shuffled(len(images), self.batch_size, derive_seed(seed, part), *self._ranks))
+        self.check_batch(part, len(images))
+        return DrawnStream(images, Shuffled(len(images), self.batch_size, derive_seed(seed, part), *self._ranks))
 
     def evaluation(self, part: str, n_batches: int | None = None, views: int = 1, labelled: bool = True) -> DataLoader:
         images = self._set(part, views > 1, views, labelled)
-        if n_batches is not None:  # spread, since the images of a class may follow each other
-            size = min(len(images), n_batches * self.batch_size)
-            images.positions = images.positions[torch.arange(size) * len(images) // size]
+        if n_batches is not None:
+            images.positions = images.positions[spread(len(images), min(len(images), n_batches * self.batch_size))]
         size = evaluation_size(len(images), self.batch_size)
         batches = images if views == 1 else EvaluatedViews(images)
         # by name, since Lightning makes the loader again with a sampler of its own
-        return DataLoader(batches, batch_size=size, collate_fn=_as_is, num_workers=self.num_workers)
+        return DataLoader(batches, batch_size=size, collate_fn=as_is, num_workers=self.num_workers)
 
     def predict_dataloader(self) -> DataLoader:
         """The images of the test part in order, without labels: what ``predict_step`` hands to the module."""
@@ -299,16 +277,12 @@ class ImageData(DataModule):
 
     def plain_batches(self, part: str = "weights") -> DataLoader:
         images = self._set(part, augment=True, labelled=self.labelled)
-        self._check_batch(part, len(images))  # the loader would just deliver nothing
+        self.check_batch(part, len(images))
         return DataLoader(
             images,
             batch_size=self.batch_size,
             shuffle=True,
-            collate_fn=_as_is,
+            collate_fn=as_is,
             num_workers=self.num_workers,
             drop_last=True,
         )
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

@@ -16,8 +16,8 @@ from torch.utils.data import (
     Subset,
 )
 
-from lightning_nas.data.base import DataModule, Shuffled, Stream, divided, evaluation_size
-from lightning_nas.data.examples import Examples, ExampleStream, describe, examples_of, named
+from lightning_nas.data.base import DataModule, DrawnStream, Shuffled, Stream, as_is, divided, evaluation_size, spread
+from lightning_nas.data.examples import Examples, describe, examples_of, named
 from lightning_nas.errors import SettingError, within
 from lightning_nas.seeding import derive_seed
 
@@ -142,8 +142,11 @@ class OwnData(DataModule):
                 f"architecture_share: {self.architecture_share} gives none of the {len(self._set('train'))} examples "
                 f"to the {part} part; choose another, or hand over a larger set"
             )
-        own = "architecture" if part == "architecture" and self.holds_out else "train"
-        return self._set(own).part(positions, views, labelled)
+        return self._set(self._set_of(part)).part(positions, views, labelled)
+
+    def _set_of(self, part: str) -> str:
+        """The name of the set that a part of the training data is in."""
+        return "architecture" if part == "architecture" and self.holds_out else "train"
 
     # -- what is told from an example --------------------------------------------------------------------------------
 
@@ -212,23 +215,16 @@ class OwnData(DataModule):
     def stream(self, part: str, seed: int, views: int = 1, labelled: bool = True) -> Stream:
         examples, devices = self._examples(part, views, labelled), self._ranks[1]
         count, batch_size = len(examples), self.batch_size
-        if part == "architecture" and self.holds_out:  # a set to validate on may be small
+        if self._set_of(part) == "architecture":  # a set to validate on may be small
             batch_size = min(batch_size, max(count // devices, 1))
         if batch_size == self.batch_size:
-            self._check_batch(part, count)
+            self.check_batch(part, count)
         if views > 1:
-            self._check_views(examples, "architecture" if part == "architecture" and self.holds_out else "train")
-        return ExampleStream(examples, Shuffled(count, batch_size, derive_seed(seed, part), *self._ranks))
+            self._check_views(examples, self._set_of(part))
+        return DrawnStream(examples, Shuffled(count, batch_size, derive_seed(seed, part), *self._ranks))
 
-    def _check_batch(self, part: str, count: int) -> None:
-        devices = self._ranks[1]
-        if self.batch_size * devices > count:
-            where = f" on each of {devices} devices" if devices > 1 else ""
-            smaller = f"set batch_size to at most {count // devices}" if count >= devices else "use fewer devices"
-            raise SettingError(
-                f"batch_size: {self.batch_size}{where} is more than the {count} examples of the {part} part, which "
-                f"then has no full batch; {smaller}, OwnData(…, batch_size=…)"
-            )
+    def remedy(self, part: str) -> str:
+        return ", OwnData(…, batch_size=…)"
 
     def _check_views(self, examples: Examples, field: str) -> None:
         few = list(range(min(8, len(examples))))
@@ -246,15 +242,15 @@ class OwnData(DataModule):
                 return self._test_loader
             self.sets["test"] = examples_of(self._test_loader, "test", None)
         examples = self._examples(part, views, labelled)
-        if n_batches is not None:  # spread, since the examples of a class may follow each other
+        if n_batches is not None:
             size = min(len(examples), n_batches * self.batch_size)
-            examples.positions = examples.positions[torch.arange(size) * len(examples) // size]
+            examples.positions = examples.positions[spread(len(examples), size)]
         size = evaluation_size(len(examples), self.batch_size)
-        return DataLoader(examples, batch_size=size, collate_fn=_as_is, num_workers=self.num_workers)
+        return DataLoader(examples, batch_size=size, collate_fn=as_is, num_workers=self.num_workers)
 
     def plain_batches(self, part: str = "weights") -> DataLoader:
         examples = self._examples(part)
-        self._check_batch(part, len(examples))  # the loader would just deliver nothing
+        self.check_batch(part, len(examples))
         return DataLoader(
             Subset(examples.dataset, examples.positions.tolist()),
             batch_size=self.batch_size,
@@ -353,7 +349,3 @@ def count_classes(dataset: Any) -> int | None:
         return None
     whole = labels.ndim == 1 and len(labels) and not labels.is_floating_point() and labels.dtype != torch.bool
     return int(labels.max()) + 1 if whole else None
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

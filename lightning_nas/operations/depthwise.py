@@ -85,14 +85,14 @@ def _gradients(
 
 
 def _depthwise_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Of a depthwise weight. On a CPU a wide kernel is taken apart: its middle, and each of its outer columns."""
+    """Of a depthwise weight. A wide kernel is taken apart: its middle, and each of its outer columns."""
     channels, _, size, _ = weight.shape
 
     def of_columns(x: Tensor, columns: int) -> Tensor:
         return _gradients(gradient, x, weight.new_empty(channels, 1, size, columns), stride, (False, True))[1]
 
     reach = size // 2
-    if size <= _NARROW or stride > 1 or gradient.device.type != "cpu" or x.shape[3] <= reach:
+    if size <= _NARROW or stride > 1 or x.shape[3] <= reach:
         return of_columns(x, size)
     beside = range(_NARROW // 2 + 1, reach + 1)
     left = [of_columns(F.pad(x, (k, -k)), 1) for k in reversed(beside)]

@@ -8,7 +8,7 @@ import torch
 
 from lightning_nas.data import CIFAR10, NoData, PennTreebank, PyDocs, Schedule
 from lightning_nas.data.base import Shuffled, find_split
-from lightning_nas.data.images import ImageSet, ImageStream, random_crop
+from lightning_nas.data.images import DrawnStream, ImageSet, random_crop
 from lightning_nas.errors import SettingError
 
 # examples, batch size, ranks: divisible or with examples left over, one batch a pass or many
@@ -184,7 +184,7 @@ def test_workers_give_the_same_batches_bit_for_bit():
     images = torch.randint(0, 256, (20, 1, 8, 8), generator=generator, dtype=torch.uint8)
     crop = partial(random_crop, size=8, padding=2)
     data = ImageSet(images, torch.arange(20), [0.5], [0.25], crop)
-    streams = {name: ImageStream(data, Shuffled(20, 4, seed)) for seed, name in enumerate(("weights", "architecture"))}
+    streams = {name: DrawnStream(data, Shuffled(20, 4, seed)) for seed, name in enumerate(("weights", "architecture"))}
     alone, workers = (list(Schedule(streams, 6, Position(1, 1), num_workers=n)) for n in (0, 2))
     assert len(alone) == len(workers) == 5
     for one, other in zip(alone, workers, strict=True):

@@ -13,7 +13,7 @@ import torch
 
 from lightning_nas.data import DataModule, Digits, ImageData, Schedule, Scheduled
 from lightning_nas.data.base import Shuffled
-from lightning_nas.data.images import ImageSet, ImageStream, cut_out, random_crop, random_flip
+from lightning_nas.data.images import DrawnStream, ImageSet, cut_out, random_crop, random_flip
 from lightning_nas.errors import SettingError
 from lightning_nas.tasks import ContrastiveLearning
 
@@ -180,13 +180,13 @@ def alike(seed=0, rank=0, world_size=1):
     """A stream of which all images are the same, so that batches differ by augmentation alone."""
     images = some_images(1, size=8).expand(32, -1, -1, -1)
     data = ImageSet(images, torch.arange(32), MEAN, STD, partial(random_crop, size=8, padding=4))
-    return ImageStream(data, Shuffled(32, 4, seed, rank, world_size))
+    return DrawnStream(data, Shuffled(32, 4, seed, rank, world_size))
 
 
 def test_without_augmentation_a_stream_is_the_set_in_the_order_of_its_numbers():
     images = some_images(10)
     order = Shuffled(10, 3, seed=5)
-    stream = ImageStream(ImageSet(images, torch.arange(10), MEAN, STD), order)
+    stream = DrawnStream(ImageSet(images, torch.arange(10), MEAN, STD), order)
     assert len(stream) == 3
     mean, std = torch.tensor(MEAN).view(2, 1, 1), torch.tensor(STD).view(2, 1, 1)
     for index in (0, 1, 2, 3, 17):
