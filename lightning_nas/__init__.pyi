@@ -72,6 +72,12 @@ from lightning_nas.spaces.image_features import Features as Features
 from lightning_nas.spaces.image_layers.enas_macro import ENASMacro as ENASMacro
 from lightning_nas.spaces.image_layers.mobile import ProxylessMobile as ProxylessMobile
 from lightning_nas.spaces.image_layers.spos import ShuffleBlocks as ShuffleBlocks
+from lightning_nas.spaces.own.choices import InputChoice as InputChoice
+from lightning_nas.spaces.own.choices import LayerChoice as LayerChoice
+from lightning_nas.spaces.own.choices import RepeatChoice as RepeatChoice
+from lightning_nas.spaces.own.freeze import freeze as freeze
+from lightning_nas.spaces.own.space import OwnSpace as OwnSpace
+from lightning_nas.spaces.own.values import ValueChoice as ValueChoice
 from lightning_nas.spaces.recurrent.darts import DARTSRecurrentCell as DARTSRecurrentCell
 from lightning_nas.spaces.recurrent.enas import ENASRecurrentCell as ENASRecurrentCell
 from lightning_nas.strategies.aging_evolution import AgingEvolution as AgingEvolution

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
+from lightning_nas.lazy import root
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.tables import Tables
 from lightning_nas.specs import Configurable
@@ -50,8 +51,8 @@ class Choice:
             that of the state which the node computes in its cell.
         kind: what the options are. Choices of a kind share a controller's head.
         group: choices of one group are sampled in one controller step; None: a step of its own.
-        sources: for an ``input`` choice the state of the cell that each option reads, for an ``operation`` on an edge
-            and for a ``skip`` the one state that it leaves; else empty.
+        sources: for an ``input`` choice of a cell the state that each option reads, for an ``operation`` on an edge and
+            for a ``skip`` the one state that it leaves; else empty.
         last_of_node: whether no later choice belongs to the same node. The space sets it.
         values: the number behind each option, such as a kernel size, a width or a depth, all different; empty where the
             options are names only.
@@ -172,6 +173,18 @@ class Space(Configurable):
             dataclasses.replace(choice, last_of_node=nodes[k + 1 : k + 2] != [choice.node])
             for k, choice in enumerate(choices)
         )
+
+    @staticmethod
+    def of(network: "type[nn.Module] | nn.Module", **arguments: Any) -> "Space":
+        """The space of the choices in a network of your own, see :class:`~lightning_nas.OwnSpace`.
+
+        Args:
+            network: the class of the network, whose networks have new weights; or a network, with whose weights all
+                begin.
+            arguments: arguments of the class's constructor.
+        """
+        space: Space = root().OwnSpace(network, arguments)
+        return space
 
     def step(self, rule_state: Any, choice: Choice, option: str) -> Any:
         """The rule.
@@ -428,7 +441,8 @@ class Space(Configurable):
                     raise ValueError(f"{choice.name}: no option {option!r}; it has {', '.join(choice.options)}")
             kept = tuple(option for option in choice.options if option in wanted)
             keep = [choice.options.index(option) for option in kept]
-            sources = tuple(choice.sources[i] for i in keep) if choice.kind == "input" else choice.sources
+            of_options = choice.kind == "input" and choice.sources
+            sources = tuple(choice.sources[i] for i in keep) if of_options else choice.sources
             values = tuple(choice.values[i] for i in keep) if choice.values else ()
             choices.append(dataclasses.replace(choice, options=kept, sources=sources, values=values))
         part = copy.copy(self)

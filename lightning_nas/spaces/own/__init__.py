@@ -1,0 +1,1 @@
+"""Choices in a network of a user's own, and the space that they are."""
