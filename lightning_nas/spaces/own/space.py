@@ -211,10 +211,10 @@ class OwnNetwork(Network):
     Args:
         space: whose choices were built.
         inputs: what the network was told of the data.
-        net: the user's module.
+        net: the module as the user wrote it.
 
     Attributes:
-        net: the user's module. By itself it is called without gates, where nothing is left to choose.
+        net: the module of the user. By itself it is called without gates, where nothing is left to choose.
     """
 
     def __init__(self, space: OwnSpace, inputs: dict[str, int], net: nn.Module) -> None:
@@ -276,7 +276,7 @@ class Survey:
     """What there is to choose in a network.
 
     Args:
-        net: the user's module, whose choices are given their names.
+        net: the module of the user, whose choices are given their names.
         values: all values of each value choice of which the constructor told; those of others are looked for.
 
     Attributes:
