@@ -23,11 +23,13 @@ from lightning_nas.catalogue import KINDS, kind_of
 from lightning_nas.cli.lightning_adapter import LightningAdapter
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError, one_line
+from lightning_nas.methods import OneShotMethod
+from lightning_nas.objectives import Objective
 from lightning_nas.runs.folder import CHECKPOINT, RUN_FOLDER, RunFolder
 from lightning_nas.specs import find_class, subclasses
 from lightning_nas.training.checkpoints import restore
 from lightning_nas.training.checks import check_callbacks, check_continued, check_trainer_settings
-from lightning_nas.training.module import Module, NetworkModule
+from lightning_nas.training.module import Module
 
 ALWAYS_THERE = {
     "ArchitectureLogger": "is there already; its settings are architecture_logger",
@@ -49,11 +51,14 @@ class Trainer(pl.Trainer):
 
     def derive(
         self,
-        model: NetworkModule,
+        model: OneShotMethod,
         datamodule: DataModule,
         ckpt_path: str,
         n_random: int = 20,
         folder: str | None = None,
+        max_params: float | None = None,
+        max_flops: float | None = None,
+        max_multiply_adds: float | None = None,
     ) -> None:
         """Writes architecture.json, its drawing and the comparison with random ones from the checkpoint of a search.
 
@@ -63,11 +68,17 @@ class Trainer(pl.Trainer):
             ckpt_path: the checkpoint of the search.
             n_random: random architectures to compare with under the same shared weights; 0: none.
             folder: where to write; default: a new run folder.
+            max_params: the most parameters that the final network may have, such as 2e6, with the width and depth of
+                the search; default: any number.
+            max_flops: the most FLOPs that an example may take, a multiply-add being two; default: any number.
+            max_multiply_adds: the most multiply-adds that an example may take; default: any number.
         """
         datamodule.prepare_data()
         restore(model, datamodule, ckpt_path)
         model.to(self.strategy.root_device)
-        outcome = model.conclude(datamodule, RunFolder(folder or self.default_root_dir), n_random)
+        most = {"n_params": max_params, "flops": max_flops, "multiply_adds": max_multiply_adds}
+        limits = [Objective(metric, "min", m, wanted=False) for metric, m in most.items() if m is not None]
+        outcome = model.conclude(datamodule, RunFolder(folder or self.default_root_dir), n_random, limits)
         print(outcome.describe())
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ArchitectureLogger):

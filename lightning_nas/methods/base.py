@@ -1,8 +1,6 @@
 """What search methods share: explicit gradients, and the validation of a network that holds all architectures."""
 
 import contextlib
-import math
-import statistics
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,16 +14,16 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
-from lightning_nas.costs.profile import profile
 from lightning_nas.data import AnyData, DataModule, Schedule
 from lightning_nas.errors import SettingError
+from lightning_nas.methods.conclusion import conclusion
+from lightning_nas.objectives import Objective
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.runs.folder import RunFolder
-from lightning_nas.runs.outcome import SearchOutcome, finite, shared_weights_figure
-from lightning_nas.seeding import derive_seed
-from lightning_nas.spaces.architecture_file import ArchitectureRecord
+from lightning_nas.runs.outcome import SearchOutcome
 from lightning_nas.spaces.base import Architecture, Gates, Space
-from lightning_nas.supernets.scoring import Scorer, Statistics
+from lightning_nas.supernets.limits import Limits
+from lightning_nas.supernets.scoring import Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.module import Module, NetworkModule
 
@@ -157,49 +155,48 @@ class OneShotMethod(NetworkModule, Method):
         """How the network is run for validation, as the search stands."""
         raise NotImplementedError
 
-    def choose(self, data: AnyData) -> tuple[Architecture, dict[Architecture, float]]:
-        """The architecture that the finished search returns, and the scores of the candidates that it looked at."""
-        best = self.best()
-        assert best is not None  # a method that does not know its best overrides this
-        return best, {}
+    limits: Sequence[str | Objective] = ()
+    """Limits that its settings set to what it finds."""
 
-    def conclude(self, data: DataModule, run: RunFolder, n_random: int) -> SearchOutcome:
-        """Takes the best architecture, compares it with random ones under the same shared weights, and writes files."""
-        space, objective = self.space, self.task.objective
-        architecture, candidates = self.choose(data)
-        rng = Random(derive_seed(self.seed, "random architectures"))
-        drawn = [self.random_architecture(rng) for _ in range(n_random)]
-        scores = Scorer.of(self, data).rank([architecture, *drawn], "Random ones") if n_random else {}
-        score, figure = scores.get(architecture, math.nan), shared_weights_figure(objective)
-        usable = [scores[a] for a in drawn if math.isfinite(scores[a])]  # the others diverge under the shared weights
-        child = space.restrict(architecture).network(self.network.inputs, form="final", **self.network_settings)
-        costs = profile(child, child.example())
-        metrics: dict[str, float] = {"n_params_at_search_size": costs.n_params, "flops_at_search_size": costs.flops}
-        metrics |= finite({figure: score, f"{figure}_random_mean": statistics.fmean(usable) if usable else math.nan})
-        best_random = None
-        if drawn:
-            best = self.best_of(data, drawn, scores)
-            best_random = ArchitectureRecord(space, best, finite({figure: scores[best]}), "random", self.seed)
-        outcome = SearchOutcome(
-            ArchitectureRecord(space, architecture, metrics, self.name, self.seed),
-            run,
-            costs=costs,
-            objective=objective,
-            score=score,
-            drawn=[(a, scores[a]) for a in drawn],
-            best_random=best_random,
-            candidates=candidates,
-            weights=self.choice_weights(),
-        )
+    def choose(
+        self, data: AnyData, *, limits: Sequence[str | Objective] | Limits = ()
+    ) -> tuple[Architecture, dict[Architecture, float]]:
+        """The architecture that the finished search returns, and the scores of the candidates that it looked at.
+
+        Args:
+            data: what the search was fitted on.
+            limits: what the final network may cost, such as ``["n_params <= 2e6"]``
+                (:class:`~lightning_nas.supernets.limits.Limits`).
+        """
+        best, limits = self.best(), Limits.of(self, limits)
+        assert best is not None  # a method that does not know its best overrides this
+        return self.best_within(limits) if limits else best, {}
+
+    def best_within(self, limits: Limits) -> Architecture:
+        """The architecture that the search would return now of those that keep limits: that with the highest total
+        weight, exactly where what is limited is a sum over choices or nodes (:meth:`Limits.cheapest`)."""
+        weights = self.choice_weights()
+        if weights is None:
+            raise SettingError(f"limits: {self.name} says of no other architecture than its best how good it is")
+        return self.space.derive(weights, limits.cheapest)
+
+    def conclude(
+        self, data: DataModule, run: RunFolder, n_random: int, limits: Sequence[str | Objective] | Limits = ()
+    ) -> SearchOutcome:
+        """Takes the best architecture, compares it with random ones under the same shared weights, and writes files.
+
+        Args:
+            data: the data module that it was trained on.
+            run: the folder where it writes.
+            n_random: how many random architectures it is compared with, which keep the limits too.
+            limits: what the final network may cost, as :meth:`choose` takes it.
+        """
+        outcome = conclusion(self, data, run, n_random, Limits.of(self, limits))
         outcome.write()
         return outcome
 
     def as_one(self) -> Callable[..., Any]:
         return partial(self.network, gates=self.space.gates(self.space.random(Random(0))))
-
-    def random_architecture(self, rng: Random) -> Architecture:
-        """An architecture of the space, drawn by its prior, that the search could have returned."""
-        return self.space.random(rng)
 
     def best_of(
         self, data: DataModule, drawn: Sequence[Architecture], scores: dict[Architecture, float]

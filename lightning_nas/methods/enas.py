@@ -17,6 +17,7 @@ Differs from the released code:
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -26,9 +27,11 @@ from lightning_nas.controllers import Baseline, Controller, ControllerUpdate, LS
 from lightning_nas.data import AnyData, DataModule, Schedule
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.sampling import SamplingMethod
+from lightning_nas.objectives import Objective
 from lightning_nas.operations.normalization import batch_statistics, evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.supernets.limits import Limits
 from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import CosineRestarts
@@ -107,9 +110,9 @@ class ENAS(SamplingMethod):
             "samples_per_step": samples_per_step,
             "n_candidates": n_candidates,
         }
-        for name, count in at_least_one.items():
-            if count < 1:
-                raise SettingError(f"{name}: at least 1, got {count}")
+        for name, number in at_least_one.items():
+            if number < 1:
+                raise SettingError(f"{name}: at least 1, got {number}")
         if not 0 <= drop_path < 1:
             raise SettingError(f"drop_path: from 0 to below 1, got {drop_path}")
         self.policy = Controller.build(controller or LSTMController(), "controller").policy(self.space, seed)
@@ -227,11 +230,19 @@ class ENAS(SamplingMethod):
         return self.policy.best()
 
     def choose(
-        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
+        self,
+        data: AnyData,
+        *,
+        candidates: Sequence[Architecture] | None = None,
+        limits: Sequence[str | Objective] | Limits = (),
     ) -> tuple[Architecture, dict[Architecture, float]]:
-        """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch."""
+        """The best of ``n_candidates`` architectures of the controller, or of those given, on one batch.
+
+        Under limits the controller draws until so many keep them.
+        """
         if candidates is None:
-            candidates = [self.draw("candidate", number) for number in range(self.n_candidates)]
+            draws, limits = map(partial(self.draw, "candidate"), count()), Limits.of(self, limits)
+            candidates = [limits.draw(partial(next, draws)) for _ in range(self.n_candidates)]
         ranked = Scorer.of(self, data, n_batches=1).rank(candidates, "Candidates")
         return next(iter(ranked)), ranked
 

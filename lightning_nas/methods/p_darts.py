@@ -25,11 +25,15 @@ from lightning_nas.errors import SettingError
 from lightning_nas.methods.differentiable import DifferentiableMethod
 from lightning_nas.relaxations import Softmax
 from lightning_nas.spaces.base import Architecture, Network, Space
+from lightning_nas.supernets.limits import Limits
 from lightning_nas.supernets.scoring import Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import Cosine
 from lightning_nas.training.optimizers import SGD, Adam, Optimizer
 from lightning_nas.training.stages import Stage, Staged
+
+Derive = Callable[[Sequence[Sequence[float]]], Architecture]
+"""Finds the best architecture for weights of all options."""
 
 
 class PDARTS(Staged, DifferentiableMethod):
@@ -173,9 +177,15 @@ class PDARTS(Staged, DifferentiableMethod):
 
     def best(self) -> Architecture:
         self.check_finite("alphas", [self.alphas])
+        return self._derived(self.space.derive)
+
+    def best_within(self, limits: Limits) -> Architecture:
+        return self._derived(partial(self.space.derive, cheapest=limits.cheapest))
+
+    def _derived(self, derive: Derive) -> Architecture:
         if self.max_skips is None:
-            return self.space.derive(self.choice_weights())
-        return derive_with_few_skips(self.space, self.choice_weights(), self.max_skips)
+            return derive(self.choice_weights())
+        return derive_with_few_skips(self.space, self.choice_weights(), self.max_skips, derive)
 
 
 def skip_dropout_at(probability: float, epoch: int, n_epochs: int, warmup_epochs: int) -> float:
@@ -193,7 +203,9 @@ def skip_dropout_at(probability: float, epoch: int, n_epochs: int, warmup_epochs
     return probability * math.exp(-0.2 * (epoch - warmup_epochs))
 
 
-def derive_with_few_skips(space: Space, weights: Sequence[Sequence[float]], max_skips: int) -> Architecture:
+def derive_with_few_skips(
+    space: Space, weights: Sequence[Sequence[float]], max_skips: int, derive: Derive | None = None
+) -> Architecture:
     """The architecture that the space derives from weights, with few skips in its cells but the reductions.
 
     While there are more, the kept skip of the smallest weight loses it, and all operations and edges are chosen again.
@@ -201,11 +213,13 @@ def derive_with_few_skips(space: Space, weights: Sequence[Sequence[float]], max_
     Args:
         space: the space that derives.
         weights: for each choice the weight of each option.
-        max_skips: the largest number of skips; there are more where a choice has no other operation.
+        max_skips: the largest number of skips; there are more where a choice has no other operation, or none that what
+            derives allows.
+        derive: finds the best architecture for weights; None: as the space derives.
     """
     scores = [list(row) for row in weights]
     while True:
-        architecture = space.derive(scores)
+        architecture = (derive or space.derive)(scores)
         skips = [
             (scores[k][option], k, option)
             for k, (choice, option) in enumerate(zip(space.choices, architecture, strict=True))

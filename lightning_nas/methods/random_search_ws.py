@@ -20,8 +20,10 @@ from torch import Tensor
 from lightning_nas.data import AnyData
 from lightning_nas.errors import SettingError
 from lightning_nas.methods.sampling import SamplingMethod
+from lightning_nas.objectives import Objective
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
+from lightning_nas.supernets.limits import Limits
 from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import Cosine
@@ -90,27 +92,39 @@ class RandomSearchWS(SamplingMethod):
 
     def draw(self, *purpose: int | str) -> Architecture:
         """A uniform architecture, the same on all ranks."""
-        return self.space.random(Random(derive_seed(self.seed, "architecture", *purpose)))
+        return self.space.random(self.rng(*purpose))
+
+    def rng(self, *purpose: int | str) -> Random:
+        """What draws the architecture for a purpose."""
+        return Random(derive_seed(self.seed, "architecture", *purpose))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         super().training_step(batch, batch_idx)
         self.steps += 1
 
     def choose(
-        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
+        self,
+        data: AnyData,
+        *,
+        candidates: Sequence[Architecture] | None = None,
+        limits: Sequence[str | Objective] | Limits = (),
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """Draws candidates, scores them all on a few batches and the best of them on the whole architecture part.
 
-        Given ``candidates``, there is one round, with these.
+        Given ``candidates``, there is one round, with these. Under limits, candidates are uniform among the
+        architectures that keep them.
 
         Returns:
             the best finalist of all rounds, and the scores of all candidates on the few batches.
         """
         few, whole = Scorer.of(self, data, self.n_batches), Scorer.of(self, data)
+        limits = Limits.of(self, limits)
         scores: dict[Architecture, float] = {}
         finalists: list[Architecture] = []
         for number in range(1 if candidates else self.rounds or max(1, int(self.steps) // 10_000)):
-            drawn = candidates or [self.draw("ranking", number, index) for index in range(self.n_candidates)]
+            drawn = candidates or [
+                limits.random(self.rng("ranking", number, index)) for index in range(self.n_candidates)
+            ]
             ranked = few.rank(drawn, f"Round {number + 1}")
             scores |= ranked
             finalists += list(ranked)[: self.n_finalists]

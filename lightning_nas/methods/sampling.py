@@ -5,8 +5,10 @@ from typing import Any
 
 from lightning_nas.data import AnyData, DataModule
 from lightning_nas.methods.base import OneShotMethod
+from lightning_nas.objectives import Objective
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.spaces.base import Architecture, Gates
+from lightning_nas.supernets.limits import Limits
 
 
 class SamplingMethod(OneShotMethod):
@@ -26,9 +28,14 @@ class SamplingMethod(OneShotMethod):
         return self.space.gates(self.draw("training", self.current_epoch, batch_idx))
 
     def choose(
-        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
+        self,
+        data: AnyData,
+        *,
+        candidates: Sequence[Architecture] | None = None,
+        limits: Sequence[str | Objective] | Limits = (),
     ) -> tuple[Architecture, dict[Architecture, float]]:
-        """Chooses among candidates that it draws, or in the same way among those given. The scores are of all."""
+        """Chooses among candidates that it draws and that keep the limits, or in the same way among those given. The
+        scores are of all."""
         raise NotImplementedError
 
     def best_of(

@@ -31,6 +31,7 @@ from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Space
 from lightning_nas.spaces.image_layers.chain import LayerChain
 from lightning_nas.supernets.evolution import Evolution
+from lightning_nas.supernets.limits import Limits, parse_limit
 from lightning_nas.supernets.scoring import Scorer, Statistics
 from lightning_nas.tasks import Task
 from lightning_nas.training.lr_schedules import Linear
@@ -38,9 +39,6 @@ from lightning_nas.training.optimizers import SGD, Optimizer
 
 TRIES = 500
 """How often a path is drawn again until it lies in its bin; the one after these counts as it is (released code)."""
-
-PATIENCE = 10_000
-"""How often a random architecture is drawn until the limit is given up as one that none keeps."""
 
 
 class SPOS(SamplingMethod):
@@ -69,8 +67,8 @@ class SPOS(SamplingMethod):
             but for biases and what BatchNorm learns (released code).
         bins: edges of intervals of multiply-adds, in ascending order. For each step an interval is drawn, then a path
             of those that lie in it (released code 290e6, 300e6, … 360e6). None: every path is drawn as often.
-        limit: what a candidate may cost at the search's own width, ``multiply_adds <= 330e6`` (paper) or one of
-            ``flops``, of which a multiply-add is two. None: anything.
+        limit: what a candidate may cost at the search's own width, ``multiply_adds <= 330e6`` (paper), or one of
+            ``flops``, of which a multiply-add is two, or of ``n_params``. None: anything.
         rounds: the number of rounds of the evolution, the first random one included.
         population: the number of candidates in a round.
         n_parents: the number of the best candidates of all rounds before that have children.
@@ -132,7 +130,8 @@ class SPOS(SamplingMethod):
             "optimizer", optimizer or SGD(0.5, 0.9, weight_decay=4e-5, schedule=Linear(), decay_vectors=False)
         )
         self.bins = None if bins is None else _intervals(bins, self.space)
-        self.limit = None if limit is None else _limit(limit)
+        with within("limit"):
+            self.limits = [] if limit is None else [parse_limit(limit)]
         self.rounds, self.population, self.n_parents = rounds, population, n_parents
         self.n_mutants, self.n_crossovers, self.mutation = n_mutants, n_crossovers, mutation
         self.n_batches, self.n_calibration = n_batches, n_calibration
@@ -162,31 +161,14 @@ class SPOS(SamplingMethod):
                     return path
         return self.space.random(rng)
 
-    def keeps_limit(self, architecture: Architecture) -> bool:
-        """Whether a candidate costs no more than it may."""
-        return self.limit is None or not self.limit.violation(
-            self.flops(architecture) / (2 if self.limit.metric == "multiply_adds" else 1)
-        )
-
-    def random_architecture(self, rng: Random) -> Architecture:
-        """An architecture drawn by the space's prior that keeps the limit.
-
-        Raises:
-            SettingError: if none is found.
-        """
-        for _ in range(PATIENCE):
-            architecture = self.space.random(rng)
-            if self.keeps_limit(architecture):
-                return architecture
-        raise SettingError(f"limit: one that architectures keep; none of {PATIENCE:,} random ones keeps {self.limit}")
-
     def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         super().check(trainer, data, checkpoint)
-        if self.limit is None and self.bins is None:
+        if not self.limits and self.bins is None:
             return
         self.hparams["inputs"] = self.foreseen_inputs(data)
         rng = Random(derive_seed(self.seed, "limit"))
-        self.random_architecture(rng)
+        inputs = self.task.network_inputs(self.hparams["inputs"])
+        Limits(self.limits, self.space, inputs, self.network_settings, self.seed, "limit").random(rng)
         if self.bins is not None:
             drawn = [self.flops(self.space.random(rng)) / 2 for _ in range(TRIES)]
             if not any(least <= flops <= most for least, most in self.bins for flops in drawn):
@@ -198,24 +180,28 @@ class SPOS(SamplingMethod):
     # -- what is chosen ----------------------------------------------------------------------------------------------
 
     def choose(
-        self, data: AnyData, *, candidates: Sequence[Architecture] | None = None
+        self,
+        data: AnyData,
+        *,
+        candidates: Sequence[Architecture] | None = None,
+        limits: Sequence[str | Objective] | Limits = (),
     ) -> tuple[Architecture, dict[Architecture, float]]:
         """The best that the evolution finds, or the best of ``candidates``, and the scores of all that were scored.
 
         Ctrl-C ends the evolution with what it has found.
         """
-        scorer = Scorer.of(self, data, self.n_batches, self.n_calibration)
-        scores = self._evolve(scorer) if candidates is None else scorer.rank(candidates, "Candidates")
+        scorer, limits = Scorer.of(self, data, self.n_batches, self.n_calibration), Limits.of(self, limits)
+        scores = self._evolve(scorer, limits) if candidates is None else scorer.rank(candidates, "Candidates")
         return next(iter(scores)), scores
 
-    def _evolve(self, scorer: Scorer) -> dict[Architecture, float]:
+    def _evolve(self, scorer: Scorer, limits: Limits) -> dict[Architecture, float]:
         from tqdm import tqdm
 
         evolution = Evolution(
             self.space,
             self.seed,
-            self.random_architecture,
-            self.keeps_limit,
+            limits.random,
+            limits.keeps,
             self.population,
             self.n_parents,
             self.n_mutants,
@@ -246,11 +232,3 @@ def _intervals(bins: Sequence[float], space: Space) -> list[tuple[float, float]]
     if not isinstance(space, LayerChain):
         raise SettingError(f"bins: null, since {type(space).__name__} is no chain of layers, whose FLOPs are a sum")
     return intervals
-
-
-def _limit(text: str) -> Objective:
-    with within("limit"):
-        limit = Objective.parse(text)
-    if limit.metric not in ("flops", "multiply_adds") or limit.mode != "min" or limit.wanted:
-        raise SettingError(f"limit: 'multiply_adds <= NUMBER', 'flops <= NUMBER', or null; got {text!r}")
-    return limit

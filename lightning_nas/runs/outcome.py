@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_nas.costs.profile import Profile
@@ -60,6 +61,7 @@ class SearchOutcome(Outcome):
         best_random: the best of the random ones; None: there are none.
         candidates: what the method chose among, with scores; empty: it knew its best.
         weights: for each choice the weight of each option; None: the method has none.
+        limits: the limits that the architecture and the random ones keep.
     """
 
     costs: Profile = dataclasses.field(kw_only=True)
@@ -69,6 +71,7 @@ class SearchOutcome(Outcome):
     best_random: ArchitectureRecord | None = dataclasses.field(kw_only=True)
     candidates: dict[Architecture, float] = dataclasses.field(kw_only=True)
     weights: list[list[float]] | None = dataclasses.field(kw_only=True)
+    limits: Sequence[Objective] = dataclasses.field(default=(), kw_only=True)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -122,6 +125,7 @@ class SearchOutcome(Outcome):
             "",
             f"network      {self.costs.n_params:,} parameters, {self.costs.flops:,} FLOPs per example "
             "(at the search's width and depth)",
+            *(["limit        " + " and ".join(map(str, self.limits))] if self.limits else []),
             f"architecture {self.run.architecture}",
             f"drawing      {self.run.drawing}",
         ]
@@ -132,7 +136,7 @@ class SearchOutcome(Outcome):
             worse = sum(orient(score) < orient(self.score) for score in scores)
             lines.append(
                 f"shared weights: validation {self.objective.metric} {self.score:.4f}; {n} random architectures under "
-                f"the same weights {mean:.4f} ± {spread:.4f}, {worse} of {n} worse"
+                f"the same {'limit and ' if self.limits else ''}weights {mean:.4f} ± {spread:.4f}, {worse} of {n} worse"
             )
             lines.append("These are figures of shared weights, not of a trained network. For those, retrain:")
         return "\n".join(lines)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lightning_nas.errors import SettingError
 from lightning_nas.lazy import root
 from lightning_nas.spaces.graphs import Graph
-from lightning_nas.spaces.tables import Tables
+from lightning_nas.spaces.tables import Cost, Tables
 from lightning_nas.specs import Configurable
 
 Architecture = tuple[int, ...]
@@ -354,11 +354,15 @@ class Space(Configurable):
 
     # -- scores and gates --------------------------------------------------------------------------------------------
 
-    def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
+    def derive(
+        self, scores: Sequence[Sequence[float]], cheapest: Callable[[Cost], Architecture] | None = None
+    ) -> Architecture:
         """The legal architecture of the highest total score.
 
         Args:
             scores: for each choice a score for each option. Ties go to the first option.
+            cheapest: finds the architecture of the smallest total cost, such as that under limits
+                (``Limits.cheapest``); None: of all legal ones.
 
         Raises:
             ValueError: if a score is not finite.
@@ -368,7 +372,7 @@ class Space(Configurable):
                 raise ValueError(f"{choice.name} has {len(choice.options)} options, but {len(row)} scores")
             if not all(math.isfinite(score) for score in row):
                 raise ValueError(f"the scores of {choice.name} are not finite: {[float(score) for score in row]}")
-        return self.tables.cheapest(lambda k, option: -float(scores[k][option]))
+        return (cheapest or self.tables.cheapest)(lambda k, option: -float(scores[k][option]))
 
     def gates(self, architecture: Architecture) -> dict[str, Gate]:
         """The hard gates of one architecture: just its options run."""

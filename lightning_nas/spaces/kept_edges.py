@@ -1,8 +1,9 @@
 """The rule of DARTS's cells, convolutional and recurrent: a choice on every edge, of which a node keeps few."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning_nas.spaces.base import Architecture, Choice, Space
+from lightning_nas.spaces.tables import Cost
 
 
 class KeptEdges(Space):
@@ -25,7 +26,9 @@ class KeptEdges(Space):
             return 0 if live == self.kept or (self.sparse and live < self.kept) else None
         return live if live <= self.kept else None
 
-    def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
+    def derive(
+        self, scores: Sequence[Sequence[float]], cheapest: Callable[[Cost], Architecture] | None = None
+    ) -> Architecture:
         """The paper's rule: an edge is as strong as its strongest operation but ``none``, and every node keeps its
         strongest edges. Scores are softmax weights (or anything non-negative).
 
@@ -33,10 +36,11 @@ class KeptEdges(Space):
         edges, every edge takes its strongest option, ``none`` or not.
         """
         if self.kept is None:
-            return super().derive(scores)
+            return super().derive(scores, cheapest)
         return super().derive(
             [
                 [0.0 if option == "none" else float(score) for option, score in zip(choice.options, row, strict=True)]
                 for choice, row in zip(self.choices, scores, strict=True)
-            ]
+            ],
+            cheapest,
         )

@@ -103,7 +103,7 @@ class Tables:
 
         Ties: uniformly among the cheapest with ``rng``, else the first in the options' order.
         """
-        last = {self.after(len(self) - 1, s, o) for s, o in self._live(len(self) - 1)} if len(self) else {0}
+        last = {self.after(len(self) - 1, s, o) for s, o in self.live(len(self) - 1)} if len(self) else {0}
         best = [dict.fromkeys(last, (0.0, 1))]  # by state (cost of the rest, in how many ways)
         for k in range(len(self) - 1, -1, -1):
             row = {}
@@ -124,7 +124,8 @@ class Tables:
             state = self.after(k, state, option)
         return tuple(path)
 
-    def _live(self, k: int) -> Iterator[tuple[int, int]]:
+    def live(self, k: int) -> Iterator[tuple[int, int]]:
+        """The states of a choice with the options that some legal path continues with."""
         return ((s, o) for s, counts in enumerate(self.counts[k]) for o, count in enumerate(counts) if count)
 
     def _totals(

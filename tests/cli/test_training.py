@@ -238,7 +238,11 @@ def test_trials_of_a_packaged_configuration_continue(tmp_path):
 @pytest.mark.parametrize(
     ("config", "flags", "message"),
     [
-        ("spos/quickstart.yaml", ["--model.limit=multiply_adds <= 1"], "model.limit: one that architectures keep"),
+        (
+            "spos/quickstart.yaml",
+            ["--model.limit=multiply_adds <= 1"],
+            "model.limit: no architecture of ShuffleBlocks keeps",
+        ),
         ("enas/quickstart_retrain.yaml", ["--model.initial=none.ckpt"], "model.initial: there is no file none.ckpt"),
         (
             "enas/quickstart_retrain.yaml",
