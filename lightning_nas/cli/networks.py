@@ -1,6 +1,5 @@
 """The network that a command is about: of an architecture and settings that were typed, or of a checkpoint."""
 
-import copy
 import inspect
 from typing import Any, TypeVar
 
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations.normalization import batch_norms, recalibrated
+from lightning_nas.operations.normalization import batch_norms, evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.architecture_file import ArchitectureRecord, load_architecture
 from lightning_nas.spaces.base import Network
@@ -86,25 +85,35 @@ def network_to_export(
         if found is None:
             raise SettingError("architecture: missing; an architecture.json, a published name, or else --ckpt_path")
         child = final_network(found, network, inputs)
-        return found, child, f"weights: new ones{_over_random_images(child)}"
+        return found, child, f"weights: new ones{scale(child)}"
     for flag, value in {"network": network, "inputs": inputs}.items():
         if value:
             raise SettingError(f"--{flag}: of new networks alone; the one of {ckpt_path} stays as it was trained")
     return _trained(found, ckpt_path, calibration)
 
 
-def _over_random_images(network: Network) -> str:
-    """Gives new BatchNorms averages: under those that they begin with, activations fade from layer to layer, and all
-    files would put out the same."""
-    if not batch_norms(network):
-        return ""
+def scale(network: Network) -> str:
+    """Gives new BatchNorms the scale of random images as their variance, and says so in a few words.
+
+    With the averages that they begin with, activations fade until outputs are the same for all inputs. With their own
+    averages the outputs of many layers depend on the last bits of what is rounded. With the mean square as variance and
+    no mean, both are kept off, as in an initialisation after He et al. (2015).
+    """
     from lightning_nas.export.interface import interface_of
 
+    def measure(norm: Any, read: tuple[torch.Tensor, ...]) -> None:
+        norm.running_var[: read[0].shape[1]] = read[0].square().mean((0, 2, 3))
+
+    norms = batch_norms(network)
+    if not norms:
+        return ""
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     interface = interface_of(network, None)
-    with recalibrated(network, interface.run, [interface.drawn(batch=8)]):
-        state = copy.deepcopy(network.state_dict())
-    network.load_state_dict(state)
-    return ", BatchNorm's averages over random images"
+    with evaluating(network), torch.no_grad():
+        interface.run(interface.drawn(batch=8))
+    for hook in hooks:
+        hook.remove()
+    return ", with BatchNorm's scale that of random images"
 
 
 def _trained(found: ArchitectureRecord | None, path: str, calibration: int) -> tuple[ArchitectureRecord, Network, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lightning_nas.errors import SettingError
 from lightning_nas.export.formats import Loaded
-from lightning_nas.export.interface import Interface, Named
+from lightning_nas.export.interface import Interface, Tensors
 
 BATCHES = {1: 35, 2: 1, 7: 9}
 """The sizes of the batches on which both are run, with the number of words where columns of text are examples."""
@@ -47,7 +47,7 @@ def differences(interface: Interface, loaded: Loaded) -> tuple[float, float]:
 def latencies(interface: Interface, loaded: Loaded, batch_size: int, runs: int) -> tuple[float, float]:
     """Median milliseconds of a batch in the file and in the network, which run in turns."""
     given = interface.drawn(batch=batch_size)
-    turns: tuple[Callable[[Named], Named], ...] = (loaded.run, interface.run)
+    turns: tuple[Callable[[Tensors], Tensors], ...] = (loaded.run, interface.run)
     times: tuple[list[float], ...] = ([], [])
     for _ in range(_WARM_UP + runs):
         for run, taken in zip(turns, times, strict=True):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from lightning_nas.errors import SettingError
-from lightning_nas.export.interface import Interface, Named
+from lightning_nas.export.interface import Interface, Tensors
 
 LEAST_OPSET = 18
 """The opset in which torch writes; older ones it would have to convert to, and cannot where it pads."""
@@ -57,7 +57,7 @@ class Loaded:
         opset: the version of ONNX's operators; None: the file is not ONNX.
     """
 
-    run: Callable[[Named], Named]
+    run: Callable[[Tensors], Tensors]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     opset: int | None = None
@@ -134,7 +134,7 @@ class Onnx(Format):
                 for each, kind in zip(found, kinds, strict=True)
             )
 
-        def run(given: Named) -> Named:
+        def run(given: Tensors) -> Tensors:
             values = session.run(outputs, {name: value.numpy() for name, value in given.items()})
             return {name: torch.from_numpy(value) for name, value in zip(outputs, values, strict=True)}
 
@@ -200,11 +200,12 @@ def _renamed(expression: str, names: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, torch and onnxscript say nothing of how they go about it; errors are raised anyway."""
+    """Inside, torch and onnxscript say nothing of how they go about it; what is wrong is raised anyway."""
     last = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:

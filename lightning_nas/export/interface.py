@@ -1,5 +1,6 @@
 """What a network reads and puts out, by name, and which sizes stay open in its file."""
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from lightning_nas.spaces.recurrent.language_model import RecurrentNetwork
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 """What a network is called with: a tensor, several in their order, or by the names of the arguments of ``forward``."""
 
-Named = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 """Tensors by the names that they have in the file."""
 
 WINDOW = 35
@@ -73,28 +74,29 @@ class Interface:
     by_name: bool = False
     outputs: tuple[str, ...] | None = None
 
-    def call(self, module: Callable[..., Any], given: Named) -> Named:
+    def call(self, module: Callable[..., Any], given: Tensors) -> Tensors:
         """The outputs by name of a module that is called as the traced one is."""
         returned = module(**given) if self.by_name else module(*given.values())
-        named = _named(returned, self.outputs)
-        return {f"{name}_out" if name in given else name: tensor for name, tensor in named.items()}
+        outputs = named(returned, self.outputs)
+        return {f"{name}_out" if name in given else name: tensor for name, tensor in outputs.items()}
 
-    def run(self, given: Named) -> Named:
+    def run(self, given: Tensors) -> Tensors:
         """The network's outputs by name, from its inputs by name."""
         return self.call(self.module, given)
 
-    def drawn(self, **sizes: int) -> Named:
+    def drawn(self, **sizes: int) -> Tensors:
         """Random inputs; an open size that is not given is the example's."""
         usual = {name: each.example.shape[d] for each in self.inputs for d, name in each.open.items()}
         return {each.name: each.drawn(usual | sizes) for each in self.inputs}
 
 
 class Images(nn.Module):
-    """A network of images as it is called in a file."""
+    """A network of images as it is called in a file, without the auxiliary head, which only training needs."""
 
     def __init__(self, network: ImageNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.copy(network)
+        self.network._modules = {**network._modules, "auxiliary": None}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -110,6 +112,21 @@ class Words(nn.Module):
     def forward(self, tokens: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         output = self.network(tokens, carry=carry)
         return output.logits, output.carry
+
+
+class Renamed(nn.Module):
+    """A module whose outputs, where they are several, are a dictionary: programs cannot have a named tuple."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+        def forward(*args: Tensor, **kwargs: Tensor) -> Tensor | Tensors:
+            returned = network(*args, **kwargs)
+            return returned if isinstance(returned, Tensor) else named(returned)
+
+        forward.__signature__ = inspect.signature(network.forward)  # type: ignore[attr-defined]
+        self.forward = forward
 
 
 def interface_of(network: nn.Module, example: Example | None) -> Interface:
@@ -141,30 +158,32 @@ def interface_of(network: nn.Module, example: Example | None) -> Interface:
         output = "logits" if network.inputs["num_classes"] else "features"
         return Interface(Images(network), (Input("images", images, {0: "batch"}),), outputs=(output,))
     inputs = tuple(Input(name, tensor, {0: "batch"}) for name, tensor in tensors.items())
-    return Interface(network, inputs, isinstance(example, Mapping))
+    return Interface(Renamed(network), inputs, isinstance(example, Mapping))
 
 
-def _by_name(network: nn.Module, example: Example) -> Named:
+def _by_name(network: nn.Module, example: Example) -> Tensors:
     """The tensors of an example on the CPU, by the names of the arguments of ``forward``."""
     if isinstance(example, Mapping):
-        named = dict(example)
+        tensors = dict(example)
     else:
-        tensors = [example] if isinstance(example, Tensor) else list(example)
+        given = [example] if isinstance(example, Tensor) else list(example)
         parameters = inspect.signature(network.forward).parameters.values()
         names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        names += [f"input_{k}" for k in range(len(names) + 1, len(tensors) + 1)]  # forward(*inputs)
-        named = dict(zip(names, tensors, strict=False))
-    for name, tensor in named.items():
+        if len(given) > len(names):
+            there = f"forward of {type(network).__name__} has {len(names)} arguments with names of their own"
+            raise SettingError(f"example: {there}, got {len(given)} tensors")
+        tensors = dict(zip(names, given, strict=False))
+    for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.dim() or not len(tensor):
             said = tuple(tensor.shape) if isinstance(tensor, Tensor) else repr(tensor)[:80]
             raise SettingError(f"example: tensors whose first dimension is the batch, got {said} for {name}")
-    if len({len(tensor) for tensor in named.values()}) != 1:
-        sizes = ", ".join(f"{len(tensor)} of {name}" for name, tensor in named.items()) or "no tensor"
+    if len({len(tensor) for tensor in tensors.values()}) != 1:
+        sizes = ", ".join(f"{len(tensor)} of {name}" for name, tensor in tensors.items()) or "no tensor"
         raise SettingError(f"example: the same number of examples in every tensor, got {sizes}")
-    return {name: tensor.detach().cpu() for name, tensor in named.items()}
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
 
-def _named(returned: Any, names: Sequence[str] | None) -> Named:
+def named(returned: Any, names: Sequence[str] | None = None) -> Tensors:
     """What a module returns, by name; None is left out."""
     values: Sequence[Any] = [returned]
     if isinstance(returned, Mapping):
@@ -172,8 +191,8 @@ def _named(returned: Any, names: Sequence[str] | None) -> Named:
     elif isinstance(returned, (tuple, list)):
         values = returned
         names = names or getattr(returned, "_fields", None) or [f"output_{k}" for k in range(1, len(values) + 1)]
-    named = dict(zip(names or ["output"], values, strict=True))
-    for name, value in named.items():
+    outputs = dict(zip(names or ["output"], values, strict=True))
+    for name, value in outputs.items():
         if not isinstance(value, Tensor) and value is not None:
             raise SettingError(f"network: it returns a {type(value).__name__} as {name}; a file has tensors alone")
-    return {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in outputs.items() if value is not None}

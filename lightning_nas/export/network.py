@@ -109,7 +109,7 @@ def export_network(
     if isinstance(network, Network) and network.space.size != 1:
         there = f"{network.space.size:,} architectures to choose from"
         raise SettingError(f"network: it has {there}; export that of one, space.restrict(architecture).network(…)")
-    with whole(path) as partial, _on_cpu(network) as on_cpu, torch.no_grad(), _refusing(form):
+    with whole(path) as partial, _refusing(path.suffix), _on_cpu(network) as on_cpu, torch.no_grad():
         partial.touch()  # a folder that is closed is found out before the work
         interface = interface_of(on_cpu, example)
         loaded = _written(form, interface, partial, opset)
@@ -129,15 +129,15 @@ def _on_cpu(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextlib.contextmanager
-def _refusing(form: Format) -> Iterator[None]:
+def _refusing(suffix: str) -> Iterator[None]:
     """Turns whatever torch and onnxruntime raise inside, for what they do not know, into the refusal of the network."""
     try:
         yield
     except (SettingError, OSError):
         raise
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise SettingError(f"network: it cannot be written ({form.runs_in}: {reason})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SettingError(f"network: it cannot be written as {suffix} ({reason[:300]})") from error
 
 
 def _written(form: Format, interface: Interface, path: Path, opset: int | None) -> Loaded:
