@@ -40,6 +40,8 @@ PUBLIC = {
     "Evaluator": "evaluators.base",
     "Executor": "executors.base",
     "Exponential": "training.lr_schedules",
+    "Exported": "export.network",
+    "export_network": "export.network",
     "FactorizedController": "controllers.factorized",
     "Features": "spaces.image_features",
     "freeze": "spaces.own.freeze",

@@ -34,6 +34,8 @@ from lightning_nas.executors.base import Executor as Executor
 from lightning_nas.executors.processes import Processes as Processes
 from lightning_nas.executors.ray import Ray as Ray
 from lightning_nas.executors.serial import Serial as Serial
+from lightning_nas.export.network import Exported as Exported
+from lightning_nas.export.network import export_network as export_network
 from lightning_nas.measures.base import Measure as Measure
 from lightning_nas.measures.latency import Latency as Latency
 from lightning_nas.measures.naswot import NASWOT as NASWOT

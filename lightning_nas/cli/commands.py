@@ -1,11 +1,11 @@
-"""The commands that need no trainer: draw, profile, list, and the studies."""
+"""The commands that need no trainer: draw, profile, export, list, and the studies."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_nas.errors import SettingError, one_line
+from lightning_nas.errors import SettingError
 from lightning_nas.specs import first_sentence
 
 if TYPE_CHECKING:  # and where the parser of a command asks what its arguments are
@@ -55,34 +55,62 @@ def profile(
     """
     import torch
 
+    from lightning_nas.cli.networks import final_network, moved, settings_of
     from lightning_nas.costs.profile import profile as measure
     from lightning_nas.spaces.architecture_file import load_architecture
-    from lightning_nas.specs import check_arguments
 
     if batch_size < 1 or latency_runs < 0:
         raise SettingError("--batch_size: at least 1; --latency_runs: 0 or more")
     found = load_architecture(architecture)
-    usual = found.space.usual_inputs
-    for name, number in (inputs or {}).items():
-        if name not in usual:
-            raise SettingError(f"--inputs.{name}: no such setting; there are {', '.join(usual)}")
-        if number < 1:
-            raise SettingError(f"--inputs.{name}: at least 1, got {number}")
-    space = found.space.restrict(found.architecture)
-    settings = check_arguments(space.network, network or {}, "--network", skip={"inputs", "form"})
-    child = space.network({**usual, **(inputs or {})}, form="final", **settings)
-    try:
-        child = child.to(torch.device(device))
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    child = moved(final_network(found, network, inputs), device)
     if torch.device(device).type == "meta" and latency_runs:
         raise SettingError("--device: nothing runs on meta, so set --latency_runs 0")
-    defaults = inspect.signature(space.network).parameters
-    shown = {n: settings.get(n, p.default) for n, p in defaults.items() if n not in ("inputs", "form")}
     print(found.space.describe(found.architecture))
-    print("network: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    print(settings_of(child))
     print()
     print(measure(child, child.example(batch_size), latency_runs).describe())
+
+
+def export(
+    architecture: str | None = None,
+    ckpt_path: str | None = None,
+    out: str = "network.onnx",
+    network: dict[str, Any] | None = None,
+    inputs: dict[str, int] | None = None,
+    opset: int | None = None,
+    calibration: int = 8,
+    latency_runs: int = 20,
+    batch_size: int = 1,
+) -> None:
+    """A network as a file that runs without this package, run beside the network to see that it computes the same.
+
+    Args:
+        architecture: an architecture.json, or the name of a published architecture; null: that of the retraining in
+            --ckpt_path.
+        ckpt_path: the checkpoint of a retraining, whose weights are taken, or of a search, in whose network the
+            architecture has some; null: new weights.
+        out: the file; its ending says the format: .onnx, or .pt2 for a program of torch.export.
+        network: settings of a new network, such as --network.channels 36 --network.cells 20.
+        inputs: what the data are like that a new network reads, such as --inputs.image_size 224; what is not given is
+            CIFAR-10's or Penn Treebank's.
+        opset: the version of ONNX's operators, 18 or more; null: the one that PyTorch prefers.
+        calibration: training batches over which BatchNorm's averages are taken where the weights are a search's; 0:
+            they stay the search's, which belong to no single architecture.
+        latency_runs: timed passes of file and network in turns, of which the medians count; 0: latency is not measured.
+        batch_size: examples per pass whose latency is measured.
+    """
+    from lightning_nas.cli.networks import network_to_export, settings_of
+    from lightning_nas.export import export_network
+    from lightning_nas.export.formats import format_of
+
+    format_of(Path(out), opset)  # before anything is loaded
+    found, child, weights = network_to_export(architecture, ckpt_path, network, inputs, calibration)
+    exported = export_network(child, out, None, opset, latency_runs, batch_size)
+    print(found.space.describe(found.architecture))
+    print(settings_of(child))
+    print(weights)
+    print()
+    print(exported.describe())
 
 
 def list_() -> None:
@@ -174,18 +202,14 @@ def study_controller(
         folder: where controller.csv and the pictures are written; null: in runs/study-controller-..., by the search and
             all settings.
     """
-    import torch
-
+    from lightning_nas.cli.networks import moved
     from lightning_nas.cli.training import quiet
     from lightning_nas.methods import load_search
     from lightning_nas.studies import controller as controller_study
 
     quiet()
     method, data = load_search(ckpt_path)
-    try:
-        method.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"--device: {device}: {str(error).splitlines()[0]}") from error
+    moved(method, device)
     epochs = controller_study.trained_epochs(ckpt_path) if retrain_weights else 0
     place = None if folder is None else Path(folder)
     study = controller_study.study_controller(method, data, place, n_architectures, n_batches, epochs)
@@ -229,6 +253,7 @@ def study_search(
 COMMANDS: dict[str, Callable[..., None]] = {
     "draw": draw,
     "profile": profile,
+    "export": export,
     "list": list_,
     "study random": study_random,
     "study gradients": study_gradients,
@@ -250,7 +275,7 @@ def run(argv: Sequence[str], main: "Command") -> None:
     Raises:
         SettingError: for an unknown command or a wrong argument.
     """
-    from jsonargparse import ArgumentParser
+    from lightning_nas.cli.parsing import parsed
 
     words = 2 if argv[0] == "study" else 1
     name = " ".join(argv[:words])
@@ -263,36 +288,5 @@ def run(argv: Sequence[str], main: "Command") -> None:
     if name not in COMMANDS:
         raise SettingError(f"there is no command {name!r}; see python -m lightning_nas --help")
     command = COMMANDS[name]
-    parser = ArgumentParser(
-        prog=f"python -m lightning_nas {name}",
-        description=inspect.cleandoc(command.__doc__ or "").partition("\n\n")[0],
-    )
-    configured = name in CONFIGURED
-    if configured:
-        import lightning_nas.catalogue  # noqa: F401  # what is imported has a short class name
-
-        parser.add_argument("--config", action="config", help="a file with these settings")
     given = {"run": main} if "run" in inspect.signature(command).parameters else {}
-    parser.add_function_arguments(command, as_positional=not configured, skip=set(given))
-    parser.error = _refuse  # type: ignore[method-assign]
-    arguments = parser.parse_args(list(argv[words:]))
-    command(**(_built(arguments) if configured else arguments.as_dict()), **given)
-
-
-def _built(arguments: Any) -> dict[str, Any]:
-    """The settings of a file, with objects in the place of specs."""
-    from lightning_nas.cli.lightning_adapter import as_spec
-    from lightning_nas.specs import Configurable
-
-    def built(value: Any, field: str) -> Any:
-        if not isinstance(value, dict):
-            return value
-        if "class_path" in value:
-            return Configurable.build(value, field)
-        return {key: built(item, f"{field}.{key}") for key, item in value.items()}
-
-    return {name: built(value, name) for name, value in as_spec(arguments).items() if name != "config"}
-
-
-def _refuse(message: str, *args: object, **kwargs: object) -> NoReturn:
-    raise SettingError(one_line(message))
+    command(**parsed(command, name, argv[words:], set(given), name in CONFIGURED), **given)

@@ -26,6 +26,7 @@ Neural architecture search as PyTorch Lightning modules.
   derive    architecture.json from a search's checkpoint   derive --ckpt_path runs/.../last.ckpt
   draw      a picture of an architecture                   draw architecture.json --out cells.svg
   profile   parameters, FLOPs, activations and latency     profile darts_v2
+  export    a network as ONNX, or a torch.export program   export --ckpt_path runs/.../last.ckpt --out net.onnx
   list      methods, spaces, data, configurations, published architectures
   study     what a search is worth; study --help lists the studies
 

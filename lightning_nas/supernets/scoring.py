@@ -77,9 +77,7 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
         """The task's score of one architecture."""
-        gates = self.space.gates(architecture)
-        forward = partial(self.network, gates=gates)
-        with self._statistics(self._one_after_another(forward)):
+        with self.normalising(architecture) as forward:
             metrics = self.task.metrics(self.network.inputs, over_ranks=False).to(self.device)  # type: ignore[arg-type]
             run = self._one_after_another(forward, metrics)
             for batch in self.validation:
@@ -99,13 +97,15 @@ class Scorer:
         return run
 
     @contextmanager
-    def _statistics(self, forward: Callable[[Any], Any]) -> Iterator[None]:
+    def normalising(self, architecture: Architecture) -> Iterator[Callable[..., Any]]:
+        """Inside, the network evaluates, and BatchNorm has the statistics of the architecture that ``forward`` runs."""
+        forward = partial(self.network, gates=self.space.gates(architecture))
         if self.bn == "recalibrate":
-            with recalibrated(self.network, forward, self.calibration):
-                yield
+            with recalibrated(self.network, self._one_after_another(forward), self.calibration):
+                yield forward
             return
         with evaluating(self.network), batch_statistics(self.network):  # all but BatchNorm evaluates
-            yield
+            yield forward
 
     def rank(self, architectures: Iterable[Architecture], what: str = "Scoring") -> dict[Architecture, float]:
         """Scores of architectures, each once, the best first; one whose score is not a number comes last."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Network
-from lightning_nas.training.checkpoints import trained_module
+from lightning_nas.training.checkpoints import HoldsNetwork, trained_module
 
 
 def inherit(network: Network, path: str, found: ArchitectureRecord) -> str:
@@ -51,20 +51,35 @@ def state_of(path: str, found: ArchitectureRecord) -> dict[str, Tensor]:
         SettingError: if the checkpoint is of another space or another architecture.
     """
     source = trained_module(path, "initial")
+    check_source(source, path, found, "initial")
+    return source.network.child_state(found.architecture) if source.job == "search" else source.network.state_dict()
+
+
+def check_source(source: HoldsNetwork, path: str, found: ArchitectureRecord, field: str) -> None:
+    """Refuses a checkpoint that has no weights for an architecture.
+
+    Args:
+        source: the module of the checkpoint.
+        path: the path of the checkpoint.
+        found: the architecture, and the space that it was found in.
+        field: what the path is called in an error.
+
+    Raises:
+        SettingError: if the checkpoint is of another space or another architecture.
+    """
     wanted = found.space if source.job == "search" else found.space.restrict(found.architecture)
     there, here = source.space.spec, wanted.spec
     if there["class_path"] != here["class_path"]:
         searched, own = type(source.space).__name__, type(found.space).__name__
-        raise SettingError(f"initial: {path} is of another space, {searched}, than the architecture's, {own}")
+        raise SettingError(f"{field}: {path} is of another space, {searched}, than the architecture's, {own}")
     for name, value in there["init_args"].items():
         if value != here["init_args"].get(name):
             raise SettingError(
-                f"initial: {path} is of another space than the architecture's: {name} is {value}, and here "
+                f"{field}: {path} is of another space than the architecture's: {name} is {value}, and here "
                 f"{here['init_args'].get(name)}"
             )
     if there != here:
-        raise SettingError(f"initial: {path} is of another architecture")
-    return source.network.child_state(found.architecture) if source.job == "search" else source.network.state_dict()
+        raise SettingError(f"{field}: {path} is of another architecture")
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

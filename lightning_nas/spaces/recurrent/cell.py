@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan  # a loop as a node of a graph; torch has no public name for it yet
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Resolved
@@ -117,10 +118,15 @@ class RecurrentCell(nn.Module):
             step = compiled()
             if not hidden.requires_grad:  # else the first step would be compiled apart
                 hidden = hidden.detach().requires_grad_()
+
+        def run(hidden: Tensor, at: Sequence[Tensor]) -> Tensor:
+            return step(readers, at, outputs, n_outputs, self.state_norm, self.output_norm, hidden, mask)
+
+        if torch.compiler.is_exporting():  # the program has the step once, for any number of words
+            return scan(lambda hidden, at: (following := run(hidden, at), following.clone()), hidden, with_words)[1]
         over_time = []
-        for t in range(len(words)):
-            at = [products[t] for products in with_words]
-            hidden = step(readers, at, outputs, n_outputs, self.state_norm, self.output_norm, hidden, mask)
+        for at in zip(*(products.unbind() for products in with_words), strict=True):
+            hidden = run(hidden, at)
             over_time.append(hidden)
         return torch.stack(over_time)
 
@@ -203,10 +209,10 @@ class Reader:
         weights = [weight for _, weight in self.mixture if weight is not None]
         self.total_weight = sum(weights) if weights else None
 
-    def read_words(self, words: Tensor) -> Sequence[Tensor]:
+    def read_words(self, words: Tensor) -> Tensor:
         """What the words contribute to the product at each time step; what is left of the matrix is for the state."""
         for_words, self.matrix = self.matrix.split(self.hidden)
-        return (words @ for_words).unbind()
+        return words @ for_words
 
     def __call__(self, states: Mapping[int, Tensor], mask: Tensor | None, with_word: Tensor | None) -> Tensor:
         state = stacked([states[source] for source in self.sources])  # (N, hidden), of several edges (edges, N, hidden)
