@@ -1,19 +1,16 @@
-"""Puts ``programs/*.py`` into ``own_project.md`` and makes its notebook: ``python docs/make_own_project.py``.
+"""Puts ``programs/*.py`` into ``own_project.md``: ``python docs/make_own_project.py``.
 
 A program stands on the page between ``<!-- program: NAME -->`` and ``<!-- end -->``, the table of their lines between
-``<!-- table -->`` and ``<!-- end -->``. The notebook has the page's text and programs as cells.
+``<!-- table -->`` and ``<!-- end -->``.
 """
 
 import ast
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "own_project.md"
 PROGRAMS = DOCS / "programs"
-NOTEBOOK = DOCS.parent / "notebooks" / "own_project.ipynb"
 PACKAGE = "lightning_nas"
 BLOCK = re.compile(r"<!-- program: (\w+) -->.*?<!-- end -->", re.DOTALL)
 
@@ -55,26 +52,5 @@ def filled(page: str, programs: Path = PROGRAMS) -> str:
     )
 
 
-def notebook(page: str, programs: Path = PROGRAMS) -> str:
-    """The notebook of a page: its text and the programs as cells, without outputs."""
-    cells: list[dict[str, Any]] = []
-    for number, part in enumerate(BLOCK.split(page)):  # text and names of programs in turns
-        if number % 2:
-            text = (programs / f"{part}.py").read_text(encoding="utf-8").strip()
-            cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
-        else:
-            text = re.sub(r"<!--.*?-->\n*", "", part).strip()
-            cell = {"cell_type": "markdown", "metadata": {}}
-        if text:
-            cells.append({"id": f"cell-{len(cells)}", **cell, "source": text.splitlines(keepends=True)})
-    metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    return json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
-
-
 if __name__ == "__main__":
-    page = filled(PAGE.read_text(encoding="utf-8"))
-    PAGE.write_text(page, encoding="utf-8")
-    NOTEBOOK.write_text(notebook(page), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

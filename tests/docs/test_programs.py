@@ -1,5 +1,4 @@
-"""The programs of the page 'In your own project' do what it says, in few lines; page and notebook have them as they
-are."""
+"""The programs of the page 'In your own project' do what it says, in few lines; the page has them as they are."""
 
 import importlib.util
 import runpy
@@ -114,10 +113,8 @@ def test_every_program_is_on_the_page_once():
     assert sorted(names) == sorted(CHECKS) == sorted(path.stem for path in make_own_project.PROGRAMS.glob("*.py"))
 
 
-def test_page_and_notebook_are_up_to_date():
+def test_page_is_up_to_date():
     assert make_own_project.filled(PAGE) == PAGE, "run python docs/make_own_project.py"
-    notebook = make_own_project.NOTEBOOK.read_text(encoding="utf-8")
-    assert make_own_project.notebook(PAGE) == notebook, "run python docs/make_own_project.py"
 
 
 def test_lines_that_name_the_package():
