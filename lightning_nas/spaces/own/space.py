@@ -268,7 +268,7 @@ class OwnNetwork(Network):
             for path, module in self.named_modules():
                 if type(module) in SLICED.values():
                     parts = parts_of(module) or {}
-                    own |= {f"{path}.{name}": part for name, part in parts.items() if part is not None}
+                    own |= {f"{path}.{name}": part.detach() for name, part in parts.items() if part is not None}
         # of a parameter that the user's own module keeps the leading part runs
         leading = {name: tuple(map(slice, value.shape)) for name, value in wanted.items() if value.dim()}
         return {name: own[name][leading[name]] if name in leading else own[name] for name in wanted}

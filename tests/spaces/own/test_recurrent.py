@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nas import LanguageModeling, LanguageOutput, LayerChoice, Space, ValueChoice, freeze
+from lightning_nas import LanguageModeling, LanguageOutput, LayerChoice, OwnSpace, Space, ValueChoice, freeze
 from lightning_nas.data import Window
 from lightning_nas.errors import SettingError
 from lightning_nas.testing import SpaceCase, SpaceContract
 
 TEXT = {"vocabulary": 11}
+
+
+def decoder(width, vocabulary):
+    normalised = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
+    return LayerChoice([nn.Linear(width, vocabulary), normalised], "decoder")
 
 
 class Recurrent(nn.Module):
@@ -26,7 +31,8 @@ class Recurrent(nn.Module):
         embedding, hidden = ValueChoice([3, 5], "embedding"), ValueChoice([4, 6, 7], "hidden")
         self.embed = nn.Embedding(vocabulary, embedding)
         self.rnn = self.kind(embedding, hidden, ValueChoice([1, 2, 3], "layers"), **settings)
-        self.decode = nn.Linear(hidden * (2 if self.rnn.bidirectional else 1), vocabulary)
+        width = hidden * (2 if self.rnn.bidirectional else 1)
+        self.decode = decoder(width, vocabulary)
 
     def forward(self, tokens, carry=None):
         words, carry = self.rnn(self.embed(tokens), carry)
@@ -54,11 +60,11 @@ class Causal(nn.Module):
         width = ValueChoice([8, 16], "width")
         self.width, self.places = width, nn.Parameter(torch.randn(9, width) / 10)
         self.embed = nn.Embedding(vocabulary, width)
-        layer = nn.TransformerEncoderLayer(width, ValueChoice([2, 4], "heads"), ValueChoice([8, 24], "wide"), dropout=0.0)
-        self.blocks = nn.TransformerEncoder(layer, ValueChoice([1, 2], "depth"), enable_nested_tensor=False)
-        self.decode = LayerChoice(
-            [nn.Linear(width, vocabulary), nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))], "decoder"
+        layer = nn.TransformerEncoderLayer(
+            width, ValueChoice([2, 4], "heads"), ValueChoice([8, 24], "wide"), dropout=0.0
         )
+        self.blocks = nn.TransformerEncoder(layer, ValueChoice([1, 2], "depth"), enable_nested_tensor=False)
+        self.decode = decoder(width, vocabulary)
 
     def forward(self, tokens):
         mask = nn.Transformer.generate_square_subsequent_mask(len(tokens), tokens.device, self.places.dtype)
@@ -72,14 +78,15 @@ class Cells(nn.Module):
     def __init__(self, vocabulary):
         super().__init__()
         cells = {"gru": nn.GRUCell(6, 6), "rnn": nn.RNNCell(6, 6)}
-        self.embed, self.cell, self.decode = nn.Embedding(vocabulary, 6), LayerChoice(cells, "cell"), nn.Linear(6, vocabulary)
+        self.embed, self.cell, self.decode = (
+            nn.Embedding(vocabulary, 6),
+            LayerChoice(cells, "cell"),
+            nn.Linear(6, vocabulary),
+        )
 
     def forward(self, tokens, carry):
         h = self.embed(tokens).new_zeros(tokens.shape[1], 6) if carry is None else carry["h"]
-        states = []
-        for words in self.embed(tokens):
-            states.append(h := self.cell(words, h))
-        hidden = torch.stack(states)
+        hidden = torch.stack([h := self.cell(words, h) for words in self.embed(tokens)])
         return LanguageOutput(self.decode(hidden), {"h": h}, *((hidden, hidden) if self.training else (None, None)))
 
 
@@ -87,7 +94,7 @@ NETWORKS = (Recurrent, Gated, Elman, Both, Causal, Cells)
 
 
 class TestNetworksOfText(SpaceContract):
-    cases = {cls.__name__: SpaceCase(Space.of(cls), {}, TEXT) for cls in NETWORKS}  # noqa: RUF012
+    cases = {cls.__name__: SpaceCase(Space.of(cls), {}, TEXT, forms=("search",)) for cls in NETWORKS}  # noqa: RUF012
 
 
 def tokens(length=7, columns=3, seed=0):
@@ -141,8 +148,8 @@ def test_a_state_of_other_sizes_is_cut_or_filled_with_zeros(cls):
     torch.manual_seed(0)
     space = Space.of(cls)
     network, x = space.network(TEXT).double(), tokens()
-    narrow = space.gates(space.from_names({"embedding": "3", "hidden": "4", "layers": "1"}))
-    wide = space.gates(space.from_names({"embedding": "3", "hidden": "7", "layers": "3"}))
+    narrow = space.gates(space.from_names({"embedding": "3", "hidden": "4", "layers": "1", "decoder": "0"}))
+    wide = space.gates(space.from_names({"embedding": "3", "hidden": "7", "layers": "3", "decoder": "0"}))
     states = {}
     for name, gates in {"narrow": narrow, "wide": wide}.items():
         carry = network(x, gates).carry
@@ -156,15 +163,13 @@ def test_a_state_of_other_sizes_is_cut_or_filled_with_zeros(cls):
         return state if cls is Recurrent else state[0]
 
     for gates, theirs, fitted in ((narrow, states["wide"], cut), (wide, states["narrow"], filled)):
-        assert torch.equal(
-            network(x, gates, carry=given(theirs)).logits, network(x, gates, carry=given(fitted)).logits
-        )
+        assert torch.equal(network(x, gates, carry=given(theirs)).logits, network(x, gates, carry=given(fitted)).logits)
 
 
 def test_what_a_window_hands_on_has_no_past_and_goes_into_a_checkpoint(tmp_path):
     space = Space.of(Recurrent)
     network = space.network(TEXT)
-    gates = space.gates(space.from_names({"embedding": "5", "hidden": "6", "layers": "2"}))
+    gates = space.gates(space.from_names({"embedding": "5", "hidden": "6", "layers": "2", "decoder": "1"}))
     x = tokens()
     window = Window(x, x.roll(-1, 0), torch.tensor([True] + 6 * [False]))
     task = LanguageModeling()
@@ -199,7 +204,7 @@ class Returns(nn.Module):
         self.embed, self.returned = LayerChoice([nn.Embedding(vocabulary, vocabulary)] * 1, "embed"), returned
 
     def forward(self, tokens):
-        return eval(self.returned, {"x": self.embed(tokens), "torch": torch})  # noqa: S307
+        return eval(self.returned, {"x": self.embed(tokens), "torch": torch})
 
 
 class Carries(Returns):
@@ -210,7 +215,11 @@ class Carries(Returns):
 @pytest.mark.parametrize(
     ("cls", "returned", "message"),
     [
-        (Returns, "(x, x[-1])", r"Returns.forward returns logits; forward\(tokens, carry\) a pair of them, got tuple of 2"),
+        (
+            Returns,
+            "(x, x[-1])",
+            r"Returns.forward returns logits; forward\(tokens, carry\) a pair of them, got tuple of 2",
+        ),
         (Carries, "x", r"Carries.forward returns logits and the next carry, got Tensor"),
         (Carries, "(x, x, x)", r"logits and the next carry, got tuple of 3"),
         (Returns, "x.transpose(0, 1)", r"are \(T, N, vocabulary\), here \(7, 3, 11\), got \(3, 7, 11\)"),
@@ -220,7 +229,7 @@ class Carries(Returns):
     ],
 )
 def test_what_is_no_language_model_is_told_what_one_puts_out(cls, returned, message):
-    network = Space.build({"class_path": "OwnSpace", "init_args": {"network": cls, "arguments": {"returned": returned}}})
+    network = OwnSpace(cls, {"returned": returned})
     with pytest.raises(SettingError, match=message):
         network.network(TEXT)(tokens())
 
@@ -245,10 +254,10 @@ def test_a_projection_is_refused_by_name_where_sizes_are_chosen_and_ordinary_els
 
 def test_sizes_are_copied_and_pickled_as_the_choices_that_they_are():
     width = ValueChoice([2, 4], "width")
-    for again in (copy.deepcopy(width * 2 + 1), pickle.loads(pickle.dumps(width * 2 + 1))):  # noqa: S301
+    for again in (copy.deepcopy(width * 2 + 1), pickle.loads(pickle.dumps(width * 2 + 1))):
         assert again.options == {"width": (2, 4)}
         assert [again.under({"width": value}) for value in (2, 4)] == [5, 9]
-    assert copy.deepcopy(width).options == pickle.loads(pickle.dumps(width)).options == {"width": (2, 4)}  # noqa: S301
+    assert copy.deepcopy(width).options == pickle.loads(pickle.dumps(width)).options == {"width": (2, 4)}
 
 
 @pytest.mark.parametrize("cls", [Recurrent, Gated])
