@@ -56,6 +56,7 @@ PUBLIC = {
     "InputChoice": "spaces.own.choices",
     "Interruption": "callbacks.interruption",
     "LanguageModeling": "tasks.language_modeling",
+    "LanguageOutput": "spaces.recurrent.language_model",
     "Latency": "measures.latency",
     "LayerChoice": "spaces.own.choices",
     "Linear": "training.lr_schedules",

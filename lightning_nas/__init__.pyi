@@ -82,6 +82,7 @@ from lightning_nas.spaces.own.space import OwnSpace as OwnSpace
 from lightning_nas.spaces.own.values import ValueChoice as ValueChoice
 from lightning_nas.spaces.recurrent.darts import DARTSRecurrentCell as DARTSRecurrentCell
 from lightning_nas.spaces.recurrent.enas import ENASRecurrentCell as ENASRecurrentCell
+from lightning_nas.spaces.recurrent.language_model import LanguageOutput as LanguageOutput
 from lightning_nas.strategies.aging_evolution import AgingEvolution as AgingEvolution
 from lightning_nas.strategies.asha import ASHA as ASHA
 from lightning_nas.strategies.base import Proposal as Proposal

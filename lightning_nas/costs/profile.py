@@ -1,9 +1,11 @@
 """What a network costs: parameters, FLOPs, activations and latency."""
 
+import contextlib
 import dataclasses
 import math
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -62,8 +64,8 @@ class Profile:
 def profile(network: nn.Module, example: Tensor, latency_runs: int = 0) -> Profile:
     """Measures a network in evaluation mode, without gradients. It is left as it was.
 
-    FLOPs and activations are those of matrix products and convolutions; all else, and PyTorch's fused recurrent layers
-    (``nn.LSTM``), count zero.
+    FLOPs and activations are those of matrix products and convolutions; all else counts zero. FLOPs of attention and of
+    recurrent layers are those of the products in their kernels, which put out no activations of their own.
 
     Args:
         network: called as ``network(example)``. Its head, if any, is the submodule ``auxiliary``.
@@ -83,11 +85,11 @@ def profile(network: nn.Module, example: Tensor, latency_runs: int = 0) -> Profi
     n_params_auxiliary = _count(auxiliary) if auxiliary is not None else 0
     aten = torch.ops.aten
     layers = (aten.convolution, aten.addmm, aten.mm)
-    flops = FlopCounterMode(display=False)
+    flops = FlopCounterMode(display=False, custom_mapping=_IN_KERNELS)
     # The same counter with another formula. Hooks on modules would miss the functional layers of elastic networks.
     activations = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(layers, _elements))
     with evaluating(network), torch.no_grad():
-        with flops, activations:
+        with flops, activations, _without_fused_transformers():
             network(example)
         latency = _latency(network, example, latency_runs) if latency_runs else None
     counts = activations.get_flop_counts().get("Global", {})
@@ -113,6 +115,40 @@ def _count(module: nn.Module) -> int:
 
 def _elements(*shapes: Any, out_shape: tuple[int, ...], **options: Any) -> int:
     return math.prod(out_shape)
+
+
+def _of_attention(query: Any, key: Any, value: Any, *_: Any, **options: Any) -> int:
+    """Of queries, keys and values ``(N, heads, T, width)``: each query by each key, and the sum of values."""
+    return 2 * math.prod(query[:2]) * query[2] * key[2] * (query[3] + value[3])
+
+
+def _of_lstm(x: Any, of_words: Any, of_states: Any, *_: Any, **options: Any) -> int:
+    """Of a layer that reads ``(T, N, width)``: every word and every state by its matrix."""
+    return 2 * math.prod(x[:-1]) * (math.prod(of_words) + math.prod(of_states))
+
+
+def _of_cudnn(x: Any, weights: Any, *_: Any, **options: Any) -> int:
+    """Of all layers and directions at once; biases are vectors."""
+    return 2 * math.prod(x[:-1]) * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+
+
+_IN_KERNELS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _of_attention,
+    torch.ops.aten.mkldnn_rnn_layer: _of_lstm,
+    torch.ops.aten._cudnn_rnn: _of_cudnn,
+}
+"""Kernels that PyTorch's counter passes over (PyTorch 2.14); on the meta device they are plain products."""
+
+
+@contextlib.contextmanager
+def _without_fused_transformers() -> Iterator[None]:
+    """Inside, transformers run their layers one by one, and not in a kernel that PyTorch's counter passes over."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _latency(network: nn.Module, example: Tensor, runs: int) -> float:

@@ -3,7 +3,7 @@
 The attributes (``out_channels``, ``num_features``, …) may be any objects that stand for a whole number, which can be
 another one in every forward pass. Weights are those of the largest sizes, and what runs is their leading part, of a
 kernel the middle. ``nn.MultiheadAttention`` keeps queries, keys and values in one matrix, of which the leading part of
-each runs.
+each runs; so do recurrent layers their gates. Of stacked layers the first run.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map
 
 from lightning_nas.errors import SettingError
 
@@ -65,6 +66,30 @@ def of_attention(layer: nn.MultiheadAttention) -> Parts:
         bias = None if bias is None else bias.unflatten(0, (3, -1))[:, : index(e)].flatten()
     own = {"in_proj_weight": weight, "in_proj_bias": bias}
     return own | {"out_proj.weight": _leading(project.weight, e, e), "out_proj.bias": _leading(project.bias, e)}
+
+
+def of_recurrent(layer: nn.RNNBase) -> Parts:
+    """The weights of ``input_size`` to ``hidden_size`` in every gate, of the first ``num_layers``."""
+    if layer.proj_size:
+        raise SettingError("proj_size: 0 where sizes are chosen; let an nn.Linear follow the layer")
+    recurrent: Tensor = layer.weight_hh_l0  # type: ignore[assignment]  # a parameter
+    hidden, largest, parts = index(layer.hidden_size), recurrent.shape[1], Parts()
+    for name in layer._flat_weights_names:  # weight_ih_l0, weight_hh_l0, bias_ih_l0, …, weight_ih_l0_reverse, …
+        kind, of, number = name.removesuffix("_reverse").split("_")
+        weight: Tensor = getattr(layer, name)
+        part = weight.unflatten(0, (-1, largest))[:, :hidden]
+        if kind == "weight" and of == "ih" and number == "l0":
+            part = part[..., : index(layer.input_size)]
+        elif kind == "weight":  # a further layer reads both directions, side by side
+            part = part.unflatten(-1, (-1, largest))[..., :hidden].flatten(-2)
+        if int(number[1:]) < index(layer.num_layers):
+            parts[name] = weight if part.numel() == weight.numel() else part.flatten(0, 1)
+    return parts
+
+
+def of_stack(layer: nn.Module) -> Parts:
+    """Nothing: of a stack whole layers run, which have weights of their own."""
+    return {}
 
 
 class SlicedLinear(nn.Linear):
@@ -147,8 +172,9 @@ class SlicedMultiheadAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         batched = query.dim() == 3
         swapped = self.batch_first and batched
-        if swapped:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        if swapped:  # what is the same stays so, for which there is one product
+            turned = {id(x): x.transpose(0, 1) for x in (query, key, value)}
+            query, key, value = (turned[id(x)] for x in (query, key, value))
         parts = of_attention(self)
         out, weights = F.multi_head_attention_forward(
             query,
@@ -174,6 +200,62 @@ class SlicedMultiheadAttention(nn.MultiheadAttention):
         return (out.transpose(0, 1) if swapped else out), weights
 
 
+class _SlicedRecurrent(nn.RNNBase):
+    def forward(self, x: Any, hx: Any = None) -> Any:
+        """As PyTorch's layer; a state of other sizes, which another architecture left, is cut or filled with zeros."""
+        plain: nn.RNNBase = object.__new__(
+            type(self).__bases__[-1]
+        )  # a layer of plain sizes, whose weights are what runs
+        sizes = {name: index(getattr(self, name)) for name in ("input_size", "hidden_size", "num_layers")}
+        weights = {
+            "_flat_weights": list(of_recurrent(self).values()),
+            "_flat_weights_names": [],
+            "_flat_weight_refs": [],
+        }
+        vars(plain).update(vars(self) | sizes | weights)
+        if hx is not None:
+            n_states = sizes["num_layers"] * (1 + self.bidirectional)
+            hx = tree_map(lambda state: _fitted(state, n_states, sizes["hidden_size"]), hx)
+        return plain.forward(x, hx)
+
+
+def _fitted(state: Tensor, n_states: int, hidden: int) -> Tensor:
+    further, wider = n_states - state.shape[0], hidden - state.shape[-1]
+    if not further and not wider:
+        return state
+    return F.pad(state, (0, wider, *(0, 0) * (state.dim() - 2), 0, further))
+
+
+class SlicedRNN(_SlicedRecurrent, nn.RNN):
+    """``nn.RNN`` of which the part runs that its sizes say."""
+
+
+class SlicedGRU(_SlicedRecurrent, nn.GRU):
+    """``nn.GRU`` of which the part runs that its sizes say."""
+
+
+class SlicedLSTM(_SlicedRecurrent, nn.LSTM):
+    """``nn.LSTM`` of which the part runs that its sizes say."""
+
+
+class _SlicedStack(nn.Module):
+    num_layers: Any
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The first ``num_layers``, which are all that PyTorch's ``forward`` sees."""
+        every: Any = self._modules["layers"]
+        return every[: index(self.num_layers)]
+
+
+class SlicedTransformerEncoder(_SlicedStack, nn.TransformerEncoder):
+    """``nn.TransformerEncoder`` of which as many layers run as it says."""
+
+
+class SlicedTransformerDecoder(_SlicedStack, nn.TransformerDecoder):
+    """``nn.TransformerDecoder`` of which as many layers run as it says."""
+
+
 PARTS: dict[type[nn.Module], Callable[[Any], Parts]] = {
     nn.Linear: of_linear,
     nn.Conv1d: of_convolution,
@@ -183,6 +265,11 @@ PARTS: dict[type[nn.Module], Callable[[Any], Parts]] = {
     nn.LayerNorm: of_layer_norm,
     nn.Embedding: of_embedding,
     nn.MultiheadAttention: of_attention,
+    nn.RNN: of_recurrent,
+    nn.GRU: of_recurrent,
+    nn.LSTM: of_recurrent,
+    nn.TransformerEncoder: of_stack,
+    nn.TransformerDecoder: of_stack,
 }
 """What runs of each layer, as a function of the sizes in its attributes."""
 
@@ -195,6 +282,11 @@ SLICED: dict[type[nn.Module], type[nn.Module]] = {
     nn.LayerNorm: SlicedLayerNorm,
     nn.Embedding: SlicedEmbedding,
     nn.MultiheadAttention: SlicedMultiheadAttention,
+    nn.RNN: SlicedRNN,
+    nn.GRU: SlicedGRU,
+    nn.LSTM: SlicedLSTM,
+    nn.TransformerEncoder: SlicedTransformerEncoder,
+    nn.TransformerDecoder: SlicedTransformerDecoder,
 }
 """The class that runs a layer's slices, whose instances become it: they keep weights, names and hooks."""
 

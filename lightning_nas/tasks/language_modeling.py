@@ -5,6 +5,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torchmetrics import MetricCollection
 from torchmetrics.text import Perplexity
 
@@ -16,7 +17,8 @@ class LanguageModeling(Task):
     """Cross-entropy and perplexity for the windows of a text (:class:`~lightning_nas.data.Window`).
 
     In training the loss has two regularisers (Merity, McCann, Socher 2017, section 4.2): ``activation_penalty · mean
-    h²`` of the outputs that the decoder reads, and ``slowness · mean (h_t − h_{t−1})²`` of the hidden states.
+    h²`` of the outputs that the decoder reads, and ``slowness · mean (h_t − h_{t−1})²`` of the hidden states. A network
+    of your own that puts out logits alone has neither; one that puts out a ``LanguageOutput`` has both.
 
     Args:
         activation_penalty: α; DARTS and ENAS: 0.
@@ -50,7 +52,7 @@ class LanguageModeling(Task):
                 loss = loss + self.activation_penalty * out.dropped.square().mean()
             if self.slowness and len(out.hidden) > 1:
                 loss = loss + self.slowness * out.hidden.diff(dim=0).square().mean()
-        return loss, out.carry.detach().clone()  # as a view it would keep the outputs of all time steps
+        return loss, tree_map(_kept, out.carry)
 
     def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
         entropy, carry = self.loss(forward, batch, carry)
@@ -62,6 +64,11 @@ class LanguageModeling(Task):
 
     def metrics(self, inputs: dict[str, int], over_ranks: bool = True) -> MetricCollection:
         return MetricCollection({"perplexity": PerplexityOfMeans(over_ranks)})
+
+
+def _kept(x: Any) -> Any:
+    """A tensor of a carry by itself; as a view it would keep the outputs of all time steps."""
+    return x.detach().clone() if isinstance(x, Tensor) else x
 
 
 class PerplexityOfMeans(Perplexity):

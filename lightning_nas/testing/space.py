@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lightning_nas.spaces import Architecture, Gate, Gates, Space
 from lightning_nas.spaces.base import Network
@@ -78,10 +79,11 @@ def outside(network: Network, architecture: Architecture) -> dict[str, Tensor]:
     """For each weight and buffer of the network, True where it does not belong to an architecture's child. The network
     is left with other values."""
     for value in network.state_dict().values():
-        value.fill_(1)
-    for value in network.child_state(architecture).values():  # views
-        value.fill_(0)
-    return {name: value.bool() for name, value in network.state_dict().items()}
+        value.copy_(torch.arange(value.numel()).view(value.shape))
+    others = {name: torch.ones(value.shape, dtype=torch.bool) for name, value in network.state_dict().items()}
+    for name, value in network.child_state(architecture).items():  # which of the numbers it has
+        others[name].view(-1)[value.flatten().long()] = False
+    return others
 
 
 def soft_gates(space: Space) -> dict[str, Gate]:
@@ -120,7 +122,7 @@ def run(
     torch.manual_seed(3)  # whatever is random in a forward pass falls the same way
     settings = {"drop_path": case.drop_path} if case.drop_path else {}
     outputs = (network if forward is None else forward)(case.batch(), gates, **settings)
-    outputs = [out for out in (outputs if isinstance(outputs, tuple) else (outputs,)) if out is not None]
+    outputs = [out for out in tree_leaves(outputs) if out is not None]
     generator = torch.Generator().manual_seed(13)
     # A random direction: the plain sum over a batch has no gradient behind a normalisation.
     loss = torch.stack([(torch.randn(o.shape, dtype=o.dtype, generator=generator) * o).sum() for o in outputs]).sum()

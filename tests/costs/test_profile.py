@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_nas.costs import profile as profile_file
 from lightning_nas.costs.profile import Profile, profile
 from lightning_nas.operations import Pointwise
 from lightning_nas.operations.convolutions import Depthwise
@@ -184,3 +185,46 @@ def test_latency_waits_for_the_gpu():
     assert measured.latency is not None
     assert measured.latency > 0.5
     assert measured.device == "cuda:0"
+
+
+class FirstOf(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+GATES = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("kind", GATES)
+def test_recurrent_layers_count_in_their_kernels_too(kind, device):
+    x = torch.rand(5, 2, 4, device=device)
+    one, two = kind(4, 8, bias=False), kind(4, 8, num_layers=2, bidirectional=True)
+    a_word = 2 * GATES[kind] * 8 * (4 + 8)
+    assert profile(FirstOf(one).to(device), x).flops == 2 * a_word  # two columns
+    deeper = 2 * GATES[kind] * 8 * (2 * 8 + 8)
+    assert profile(FirstOf(two).to(device), x).flops == 2 * 2 * (a_word + deeper)
+
+
+def test_the_arguments_of_the_kernels_are_those_that_are_counted():
+    cudnn = [argument.name for argument in torch.ops.aten._cudnn_rnn.default._schema.arguments]
+    assert cudnn[:2] == ["input", "weight"]
+    shapes = [(32, 4), (32, 8), (32,), (32,)]
+    assert profile_file._of_cudnn((5, 2, 4), shapes, 4, None) == 5 * 2 * 2 * 32 * 12
+    lstm = [argument.name for argument in torch.ops.aten.mkldnn_rnn_layer.default._schema.arguments]
+    assert lstm[:3] == ["input", "weight0", "weight1"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_transformers_count_in_their_kernels_too(device):
+    n, length, width, wide = 3, 5, 8, 16
+    products = length * width * (4 * width + 2 * wide) + 2 * length * length * width
+    layer = nn.TransformerEncoderLayer(width, 2, wide, batch_first=True)
+    x = torch.rand(n, length, width, device=device)
+    assert profile(nn.TransformerEncoder(layer, 2).to(device), x).flops == 2 * 2 * products
+    assert profile(layer.to(device), x).flops == 2 * products
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -50,9 +50,9 @@ def space(operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")):
 
 def build(method, given, **few):
     chosen = given.pop("space", None) or space()
-    usual = LanguageModeling() if isinstance(chosen, (DARTSRecurrentCell, ENASRecurrentCell)) else ImageClassification()
+    usual = LanguageModeling() if chosen.modality == "text" else ImageClassification()
     task = given.pop("task", usual)
-    return method(chosen, task, **({"network": NETWORKS[type(chosen)]} | objects(method, few | given)))
+    return method(chosen, task, **({"network": NETWORKS.get(type(chosen))} | objects(method, few | given)))
 
 
 def darts(**given):

@@ -8,7 +8,8 @@ from torch import nn
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture
 from lightning_nas.spaces.own.choices import OwnChoice
-from lightning_nas.spaces.own.space import OwnNetwork, OwnSpace, no_hook
+from lightning_nas.spaces.own.fused import fuse
+from lightning_nas.spaces.own.space import OwnNetwork, OwnSpace
 
 
 def freeze(
@@ -18,7 +19,8 @@ def freeze(
     nothing is of this package.
 
     Under the same mode it puts out what the network of the search puts out for the architecture, bit for bit; but
-    where PyTorch has a fused kernel for evaluation (``nn.TransformerEncoderLayer``), that rounds in its own way.
+    where PyTorch has a fused kernel for evaluation (``nn.TransformerEncoderLayer``, ``nn.MultiheadAttention``), that
+    rounds in its own way, and ``nn.TransformerEncoder`` may put out zeros at padded places.
 
     Args:
         network: the network of a search or of a retraining, such as ``search.network``; or a module of your own with
@@ -68,7 +70,5 @@ def _without_choices(module: nn.Module) -> nn.Module:
         return _without_choices(module.plain().train(module.training))
     for name, child in module.named_children():
         setattr(module, name, _without_choices(child))
-    hooks = module._forward_pre_hooks
-    for number in [number for number, hook in hooks.items() if hook is no_hook]:
-        del hooks[number]
+    fuse(module)
     return module

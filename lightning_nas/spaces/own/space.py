@@ -15,6 +15,8 @@ from lightning_nas.operations.sliced import SLICED, cut, parts_of
 from lightning_nas.spaces.base import Architecture, Choice, Gates, Network, Space
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.own.choices import OwnChoice
+from lightning_nas.spaces.own.fused import unfuse
+from lightning_nas.spaces.own.language_model import WindowReader
 from lightning_nas.spaces.own.running import Running
 from lightning_nas.spaces.own.values import Build, settled, values_in
 from lightning_nas.specs import class_path, find_class
@@ -133,24 +135,21 @@ class OwnSpace(Space):
         fixed = {name: values[0] for name, values in left.items() if len(values) == 1}
         for path, module in net.named_modules():
             self._settle(path or self.name, module, fixed)
-        for module in net.modules():
-            ours: tuple[Any, ...] = (OwnChoice, *SLICED.values())
-            if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, ours) for m in module.modules()):
-                # PyTorch's fused kernel reads the weights of the layers inside as they are; it gives way to hooks
-                module.linear1.register_forward_pre_hook(no_hook)
+        unfuse(net)
         return OwnNetwork(self, inputs, net)
 
     def _settle(self, path: str, module: nn.Module, fixed: Mapping[str, float]) -> None:
         """Gives a module plain sizes where they are known, and slices of its weights where they are not."""
-        open_values = []
+        open_values, known = [], False
         for attribute, held in list(vars(module).items()):
             values = values_in(held)
             if values and all(label in fixed for value in values for label in value.options):
-                module.__dict__[attribute] = settled(held, fixed)
+                module.__dict__[attribute], known = settled(held, fixed), True
             elif values:
                 open_values.append(attribute)
         if not open_values:
-            cut(module)
+            if known:
+                cut(module)
         elif type(module) in SLICED:
             module.__class__ = SLICED[type(module)]
         elif not isinstance(module, _PART_OF_ATTENTION):
@@ -159,7 +158,7 @@ class OwnSpace(Space):
     def _check_own(self, path: str, module: nn.Module, attribute: str) -> None:
         """Refuses what is chosen of a layer that has no slices, or of a module that will not be built again."""
         torch_s = [cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.nn.")]
-        if torch_s[0] not in ("Module", "Sequential", "ModuleList", "ModuleDict"):
+        if torch_s[0] not in ("Module", "Sequential", "ModuleList", "ModuleDict", "Transformer"):  # which slice nothing
             known = ", ".join(cls.__name__ for cls in SLICED)
             raise SettingError(
                 f"space: {attribute} of {path}, a {type(module).__name__}, cannot be chosen in a network that all "
@@ -223,19 +222,20 @@ class OwnNetwork(Network):
         self.inputs = dict(inputs)
         self.net = net
         self.chooses = space.size > 1
+        self.reader = WindowReader(net, inputs.get("vocabulary")) if space.modality == "text" else None
 
     def forward(self, x: Any, gates: Gates | None = None, **others: Any) -> Any:  # type: ignore[override]
-        """What the user's network puts out under the gates.
+        """What the user's network puts out under the gates; of text a ``LanguageOutput``.
 
         Args:
             x: its first argument, usually the batch.
             gates: how each choice is taken; None where the space has one architecture.
-            others: its other arguments, by name.
+            others: its other arguments, by name; of text ``carry`` and ``first``, see :class:`WindowReader`.
         """
-        if not self.chooses:
-            return self.net(x, **others)
-        with self.active(gates):
-            return self.net(x, **others)
+        arguments = others if self.reader is None else self.reader.arguments(**others)
+        with self.active(gates) if self.chooses else contextlib.nullcontext():
+            out = self.net(x, **arguments)
+        return out if self.reader is None else self.reader.output(x, out)
 
     def active(self, gates: Gates | None) -> contextlib.AbstractContextManager[None]:
         """Inside, the user's module may be called by itself, and runs under the gates.
@@ -259,17 +259,19 @@ class OwnNetwork(Network):
         child = self.space.restrict(architecture)
         with torch.random.fork_rng(devices=[]):
             try:
-                with torch.device("meta"):  # only names count
-                    names = child.network(self.inputs).state_dict().keys()
+                with torch.device("meta"):  # only names and shapes count
+                    wanted = child.network(self.inputs).state_dict()
             except (NotImplementedError, RuntimeError):  # a constructor that looks at values
-                names = child.network(self.inputs).state_dict().keys()
+                wanted = child.network(self.inputs).state_dict()
         own = self.state_dict()
         with self.active(self.space.gates(architecture)), torch.no_grad():
             for path, module in self.named_modules():
                 if type(module) in SLICED.values():
                     parts = parts_of(module) or {}
-                    own |= {f"{path}.{name}": part for name, part in parts.items() if part is not None}
-        return {name: own[name] for name in names}
+                    own |= {f"{path}.{name}": part.detach() for name, part in parts.items() if part is not None}
+        # of a parameter that the user's own module keeps the leading part runs
+        leading = {name: tuple(map(slice, value.shape)) for name, value in wanted.items() if value.dim()}
+        return {name: own[name][leading[name]] if name in leading else own[name] for name in wanted}
 
 
 class Survey:
@@ -392,7 +394,3 @@ def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
 
 def _of_value(label: str, numbers: tuple[float, ...], node: str) -> Choice:
     return Choice(label, tuple(f"{n:g}" for n in numbers), node, "value", values=numbers, relaxable=False)
-
-
-def no_hook(module: nn.Module, given: Any) -> None:
-    """A hook that does nothing."""

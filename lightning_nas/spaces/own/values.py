@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from numbers import Integral
 from typing import Any
 
 from lightning_nas.errors import SettingError
@@ -74,6 +73,13 @@ class Value:
     def __repr__(self) -> str:
         return str(self.number)
 
+    def __reduce__(self) -> Any:  # pickle goes by __class__
+        return Value, (self.operation, *self.operands)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # nn.LSTM takes sizes that are an int, and nn.LayerNorm one that is Integral
+        return int
+
 
 def _arithmetic(name: str, function: Callable[..., Any]) -> None:
     def forward(self: Value, *others: Any) -> Any:
@@ -103,7 +109,6 @@ for _name in ("neg", "abs"):
     _arithmetic(_name, getattr(operator, _name))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     _comparison(_name, getattr(operator, _name))
-Integral.register(Value)  # nn.LayerNorm asks
 
 
 class Chosen(Value):
@@ -117,6 +122,9 @@ class Chosen(Value):
     def __init__(self, label: str, values: Sequence[float]) -> None:
         super().__init__(operator.pos)
         self.label, self.options = label, {label: tuple(values)}
+
+    def __reduce__(self) -> Any:
+        return Chosen, (self.label, self.options[self.label])
 
     def under(self, chosen: Mapping[str, float]) -> Any:
         return chosen[self.label]

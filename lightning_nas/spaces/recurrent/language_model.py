@@ -5,7 +5,7 @@ Khosravi, Socher 2017), in one product for all time steps. Dropout is variationa
 a mask is drawn in every forward pass and is the same at all time steps.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,14 @@ class LanguageOutput(NamedTuple):
 
     Attributes:
         logits: the logits of the word that follows each, ``(T, N, vocabulary)``.
-        carry: the cell's last output, ``(N, hidden)``, with which the next window begins.
+        carry: the cell's last output, ``(N, hidden)``, with which the next window begins; of a network of your own what
+            its forward gets then, a tensor or a tuple, list or dict of tensors, or None.
         hidden: the cell's outputs, ``(T, N, hidden)``, in training; else None.
         dropped: the same after dropout, as they are decoded.
     """
 
     logits: Tensor
-    carry: Tensor
+    carry: Any
     hidden: Tensor | None
     dropped: Tensor | None
 
