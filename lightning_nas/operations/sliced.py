@@ -147,8 +147,9 @@ class SlicedMultiheadAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         batched = query.dim() == 3
         swapped = self.batch_first and batched
-        if swapped:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        if swapped:  # what is one tensor stays one: PyTorch multiplies it once
+            moved = {id(x): x.transpose(0, 1) for x in (query, key, value)}
+            query, key, value = (moved[id(x)] for x in (query, key, value))
         parts = of_attention(self)
         out, weights = F.multi_head_attention_forward(
             query,
@@ -205,15 +206,56 @@ def parts_of(layer: nn.Module) -> Parts | None:
     return None if of is None or (type(layer) not in PARTS and type(layer) not in SLICED.values()) else of(layer)
 
 
-def cut(layer: nn.Module) -> None:
-    """Gives a layer of plain sizes weights and buffers of its own, where those that it has are larger."""
+def cut(layer: nn.Module, done: dict[tuple[Tensor, Any], Tensor]) -> None:
+    """Gives a layer of plain sizes weights and buffers of its own, where those that it has are larger.
+
+    Args:
+        layer: any module; those that have no parts are left as they are.
+        done: what was cut of the network already, by what it was cut of and its shape: layers that share a weight
+            share what is cut of it.
+    """
     for name, part in (parts_of(layer) or {}).items():
         owner, _, last = name.rpartition(".")
         module = layer.get_submodule(owner)
         own = getattr(module, last)
         if part is not None and part.shape != own.shape:
             new = part.detach().clone()
-            setattr(module, last, nn.Parameter(new, own.requires_grad) if isinstance(own, nn.Parameter) else new)
+            new = nn.Parameter(new, own.requires_grad) if isinstance(own, nn.Parameter) else new
+            setattr(module, last, done.setdefault((own, new.shape), new))
+
+
+FUSED = (nn.TransformerEncoderLayer, nn.TransformerEncoder)
+"""PyTorch's modules that read the weights of the layers inside as they are, in a fused kernel for evaluation."""
+
+
+class Unfused:
+    """A hook that does nothing, since to hooks the fused kernels give way.
+
+    Args:
+        module: one of ``FUSED``, with layers inside that are not PyTorch's. It is changed until :meth:`undo`.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.nested = getattr(module, "use_nested_tensor", False)
+        if self.nested:  # tensors that only the fused kernel can read
+            module.use_nested_tensor = False  # type: ignore[assignment]
+        module.register_forward_pre_hook(self)
+
+    def __call__(self, module: nn.Module, given: Any) -> None:
+        pass
+
+    @staticmethod
+    def undo(module: nn.Module) -> None:
+        """Leaves a module as it was.
+
+        Args:
+            module: any module.
+        """
+        for number, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, Unfused):
+                del module._forward_pre_hooks[number]
+                if hook.nested:
+                    module.use_nested_tensor = True  # type: ignore[assignment]
 
 
 def _leading(tensor: Tensor | None, *sizes: Any) -> Any:
