@@ -297,15 +297,22 @@ def parts_of(layer: nn.Module) -> Parts | None:
     return None if of is None or (type(layer) not in PARTS and type(layer) not in SLICED.values()) else of(layer)
 
 
-def cut(layer: nn.Module) -> None:
-    """Gives a layer of plain sizes weights and buffers of its own, where those that it has are larger."""
+def cut(layer: nn.Module, done: dict[tuple[Tensor, Any], Tensor]) -> None:
+    """Gives a layer of plain sizes weights and buffers of its own, where those that it has are larger.
+
+    Args:
+        layer: any module; those that have no parts are left as they are.
+        done: what was cut of the network already, by what it was cut of and its shape: layers that share a weight
+            share what is cut of it.
+    """
     for name, part in (parts_of(layer) or {}).items():
         owner, _, last = name.rpartition(".")
         module = layer.get_submodule(owner)
         own = getattr(module, last)
         if part is not None and part.shape != own.shape:
             new = part.detach().clone()
-            setattr(module, last, nn.Parameter(new, own.requires_grad) if isinstance(own, nn.Parameter) else new)
+            new = nn.Parameter(new, own.requires_grad) if isinstance(own, nn.Parameter) else new
+            setattr(module, last, done.setdefault((own, new.shape), new))
 
 
 def _leading(tensor: Tensor | None, *sizes: Any) -> Any:

@@ -88,10 +88,12 @@ class LayerChoice(OwnChoice):
         if not isinstance(candidates, Mapping):
             candidates = {str(number): candidate for number, candidate in enumerate(candidates)}
         for name, candidate in candidates.items():
+            if not isinstance(candidate, nn.Module):
+                raise SettingError(f"candidates: {name!r}: a module, got {candidate!r}")
             try:
                 self.add_module(name, candidate)
-            except (KeyError, TypeError) as error:
-                raise SettingError(f"candidates: {name!r}: {error.args[0]}") from error
+            except (KeyError, TypeError) as error:  # modules have methods and attributes of their own
+                raise SettingError(f"candidates: {name!r} cannot be a name: {error.args[0]}") from error
         if not self._modules:
             raise SettingError("candidates: at least one module to choose")
 
@@ -123,11 +125,9 @@ class LayerChoice(OwnChoice):
             (candidate,) = self
             return candidate(*args, **kwargs)
         total: Any = None
-        for option, weight in _some(runs_of(self.name), self.name):
+        for number, (option, weight) in enumerate(_some(runs_of(self.name), self.name)):
             term = self._modules[option](*args, **kwargs)  # type: ignore[misc]
-            if weight is not None:
-                term = tree_map(lambda x, w=weight: w * x if isinstance(x, Tensor) else x, term)
-            total = term if total is None else tree_map(lambda a, b: a + b, total, term)
+            total = _with(total, term, weight) if number else _weighted(term, weight)
         return total
 
     def choices(self, node: str) -> list[Choice]:
@@ -203,7 +203,7 @@ class InputChoice(OwnChoice):
         if not self.n_chosen:
             each = [runs_of(f"{self.name}/{k}") for k in range(self.n_candidates)]
             on = [(x, dict(runs)["on"]) for x, runs in zip(inputs, each, strict=True) if "on" in dict(runs)]
-            return self._reduced(on if on else [(inputs[0] * 0, None)])
+            return self._reduced(on if on else [(torch.zeros_like(inputs[0]), None)])
         total = None
         for option, weight in _some(runs_of(self.name), self.name):
             result = self._reduced([(inputs[int(k)], None) for k in option.split("+")])
@@ -220,8 +220,10 @@ class InputChoice(OwnChoice):
         total = functools.reduce(operator.add, weighted)
         if self.reduction == "sum":
             return total
-        weights = [weight for _, weight in terms if weight is not None]
-        return total / (torch.stack(weights).sum() if weights else len(terms))
+        number: Any = len(terms)  # what has no weight counts as one
+        for _, weight in terms:
+            number = number if weight is None else number - 1 + weight
+        return total / number
 
     def choices(self, node: str) -> list[Choice]:
         relaxable = self.reduction != "none"
@@ -256,7 +258,7 @@ class InputChoice(OwnChoice):
             if self.reduction == "mean":
                 total = graph.call_function(operator.truediv, (total, len(chosen)))
             graph.output(total)
-        return fx.GraphModule(nn.Module(), graph, "Inputs")
+        return fx.GraphModule(nn.Module(), graph, "Inputs").train(self.training)
 
 
 class RepeatChoice(OwnChoice):
@@ -309,7 +311,8 @@ class RepeatChoice(OwnChoice):
         for number in range(max(weights) + 1):
             x = blocks[number - 1](x) if number else x  # type: ignore[misc]
             if number in weights:
-                total = add_weighted(total, x, weights[number])
+                first = number == min(weights)
+                total = _weighted(x, weights[number]) if first else _with(total, x, weights[number])
         return total
 
     def choices(self, node: str) -> list[Choice]:
@@ -326,7 +329,20 @@ class RepeatChoice(OwnChoice):
             del self._modules[name]
 
     def plain(self) -> nn.Module:
-        return nn.Sequential(*self._modules.values())  # type: ignore[arg-type]
+        blocks = nn.Sequential(*self._modules.values())  # type: ignore[arg-type]
+        blocks.training = self.training
+        return blocks
+
+
+def _weighted(term: Any, weight: Tensor | None) -> Any:
+    """Tensors, or tuples and the like with tensors in them, by a weight; None: one."""
+    return term if weight is None else tree_map(lambda x: weight * x if isinstance(x, Tensor) else x, term)
+
+
+def _with(total: Any, term: Any, weight: Tensor | None) -> Any:
+    """A sum of such terms, with one more. What is no tensor stays that of the first."""
+    term = _weighted(term, weight)
+    return tree_map(lambda a, b: a + b if isinstance(a, Tensor) else a, total, term)
 
 
 def _some(runs: Runs, name: str) -> Runs:

@@ -1,9 +1,11 @@
 """A found architecture as an ordinary module."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture
@@ -48,27 +50,52 @@ def freeze(
         if not weights:
             raise SettingError("weights: a network of your own is copied as it is; build it again for new weights")
         space = OwnSpace(network)
-        network = space.network(dict(space.usual_inputs)).train(network.training)
+        network = space.network(dict(space.usual_inputs))
     space = network.space
     if isinstance(architecture, Mapping):
         architecture = space.from_names(architecture)
     elif architecture is None:
         architecture = space.only
     child = space.restrict(architecture).network(network.inputs)
+    _made_alike(child, network)
     if weights:
         child.load_state_dict(network.child_state(architecture))
+    return _without_choices(child.net, {})
+
+
+def _made_alike(child: nn.Module, network: nn.Module) -> None:
+    """Gives a child the modes, devices and precisions of the network it is a part of, and what is not trained."""
     like = next(network.parameters(), torch.empty(0))
-    child.to(like.device, like.dtype)
+    child.to(like.device)
     for path, module in child.named_modules():
-        module.training = network.get_submodule(path).training
-    return _without_choices(child.net)
+        whole = network.get_submodule(path)
+        module.training = whole.training
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            own = getattr(whole, name, None)
+            if isinstance(own, Tensor):
+                tensor.data = tensor.data.to(own.device, own.dtype)
+                if isinstance(own, nn.Parameter):
+                    tensor.requires_grad_(own.requires_grad)
+                elif name in module._non_persistent_buffers_set and own.shape == tensor.shape:
+                    tensor.copy_(own)  # which no state_dict has
 
 
-def _without_choices(module: nn.Module) -> nn.Module:
-    """The module with what was chosen in the place of every choice."""
-    if isinstance(module, OwnChoice):
-        return _without_choices(module.plain().train(module.training))
-    for name, child in module.named_children():
-        setattr(module, name, _without_choices(child))
-    fuse(module)
-    return module
+def _without_choices(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """The module with what was chosen in the place of every choice; ``done`` are those that were gone through."""
+    if module not in done:
+        done[module] = module
+        if isinstance(module, OwnChoice):
+            done[module] = _without_choices(module.plain(), done)
+            return done[module]
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = _without_choices(child, done)
+        fuse(module)
+        for name, held in vars(module).items():  # lists of modules that stand elsewhere
+            if type(held) in (list, tuple):
+                module.__dict__[name] = tree_map(lambda leaf: _plain(leaf, done), held)
+    return done[module]
+
+
+def _plain(leaf: Any, done: dict[nn.Module, nn.Module]) -> Any:
+    return _without_choices(leaf, done) if isinstance(leaf, OwnChoice) else leaf

@@ -5,6 +5,7 @@ called as it always was, and nothing in it stores which architecture is active.
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -34,6 +35,7 @@ class Running:
             if choice.values and not choice.relaxable:
                 ((option, _),) = self.resolved[choice.name]
                 self.numbers[choice.name] = choice.values[choice.options.index(option)]
+        self.task = _backward()
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -54,42 +56,71 @@ def runs_of(name: str) -> Runs:
     Raises:
         SettingError: outside of a forward pass with gates.
     """
-    running = _RUNNING.get()
+    running = _running()
     if running is None or name not in running.resolved:
-        raise SettingError(
-            f"{name}: no architecture is chosen in this call; call Space.of(net).network(inputs) with gates, or "
-            "freeze(net, architecture). In the backward pass of torch.utils.checkpoint pass use_reentrant=False"
-        )
-    _keep_for_recomputation(running)
+        raise not_running(name)
     return running.resolved[name]
 
 
 def numbers_now() -> Mapping[str, float]:
-    """The value that each value choice has in this forward pass, by name; empty outside of one."""
+    """The value that each value choice has in this forward pass, by name; empty outside of one.
+
+    Raises:
+        SettingError: in the backward pass of another forward pass.
+    """
+    running = _running()
+    return {} if running is None else running.numbers
+
+
+def not_running(name: str) -> SettingError:
+    """The error of a choice that is asked for outside of a forward pass.
+
+    Args:
+        name: the name of the choice.
+    """
+    return SettingError(
+        f"{name}: no architecture is chosen in this call; call Space.of(net).network(inputs) with gates, or "
+        "freeze(net, architecture). In the backward pass of torch.utils.checkpoint pass use_reentrant=False"
+    )
+
+
+def _running() -> Running | None:
+    """What runs in this forward pass; what ``torch.utils.checkpoint`` computes again in the backward pass, when the
+    forward pass is over, will run the same then."""
     running = _RUNNING.get()
-    if running is None:
-        return {}
-    _keep_for_recomputation(running)
-    return running.numbers
+    if running is None or torch.compiler.is_compiling():
+        return running
+    if running.task != _backward():
+        raise not_running("a choice")
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        _keep_for_recomputation(running)
+    return running
 
 
 def _keep_for_recomputation(running: Running) -> None:
-    """Has a part of a network that ``torch.utils.checkpoint`` computes again in the backward pass run the same then.
-
-    By that time the forward pass is over. The part that is being checkpointed is known to the hook that packs what
-    autograd saves (PyTorch 2.14; no public name has it). Where it is not found, choices say so in the backward pass.
+    """Has every part of a network that is being checkpointed, one inside the other, run the same when it is computed
+    again. These are known to the hooks that pack what autograd saves (PyTorch 2.14; no public name has them). Where
+    one is not found, choices say so in the backward pass.
     """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    pack = hooks[0] if hooks else None
-    if not getattr(pack, "_checkpoint_internal", False):
-        return
-    cells = dict(zip(pack.__code__.co_freevars, pack.__closure__ or (), strict=True))
-    if "frame" in cells:
+    pack, unpack = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if getattr(pack, "_checkpoint_internal", False) and "frame" in pack.__code__.co_freevars:
+        cells = dict(zip(pack.__code__.co_freevars, pack.__closure__ or (), strict=True))
         frame = cells["frame"].cell_contents
-        if not isinstance(frame.recompute_fn, _Again):
-            frame.recompute_fn = _Again(frame.recompute_fn, running)
+        if isinstance(frame.recompute_fn, _Again):
+            return  # as are those around it
+        frame.recompute_fn = _Again(frame.recompute_fn, running)
+    if torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]  # not under torch.func
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+        try:
+            if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+                _keep_for_recomputation(running)
+        finally:
+            torch._C._autograd._push_saved_tensors_default_hooks(pack, unpack)
+
+
+def _backward() -> int:
+    """The number of the backward pass that is under way in this thread, -1 where there is none."""
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
 class _Again:
@@ -99,5 +130,7 @@ class _Again:
         self.function, self.running = function, running
 
     def __call__(self, *args: Any) -> Any:
-        with self.running.active():
+        running = copy.copy(self.running)
+        running.task = _backward()
+        with running.active():
             return self.function(*args)

@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +17,17 @@ from lightning_nas.operations.sliced import SLICED, cut, parts_of
 from lightning_nas.spaces.base import Architecture, Choice, Gates, Network, Space
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.own.choices import OwnChoice
+from lightning_nas.spaces.own.followed import IN_TRIALS, PART_OF_ATTENTION, check_followed
 from lightning_nas.spaces.own.fused import unfuse
 from lightning_nas.spaces.own.language_model import WindowReader
 from lightning_nas.spaces.own.running import Running
-from lightning_nas.spaces.own.values import Build, settled, values_in
+from lightning_nas.spaces.own.values import Build, bound, settled, values_in
 from lightning_nas.specs import class_path, find_class
 
 Condition = tuple[tuple[str, tuple[str, ...]], ...]
 """Names of choices with the options of each, all of which have to be taken."""
+
+RuleState = tuple[bool, tuple[tuple[str, tuple[Condition, ...]], ...]]
 
 
 class OwnSpace(Space):
@@ -50,44 +55,49 @@ class OwnSpace(Space):
         path = class_path(self.network_class)
         self._init_args["network"] = path if self.template is None else _remembered(path, self.template)
         self.usual_inputs = self._usual_inputs()
-        build = Build({})
-        with torch.random.fork_rng(devices=[]):
-            net = self._new(self.usual_inputs, build)
-        found = Survey(net, build.seen)
+        found = self._surveyed()
         self.conditions = found.conditions
         super().__init__(found.choices)
-        self._positions = {choice.name: k for k, choice in enumerate(self.choices)}
-        self._last_use: dict[str, int] = {}
-        for choice in self.choices:  # those of one node may ask for each other
-            asked = {name for condition in self.conditions[choice.name] for name, _ in condition}
-            asked |= {other.name for other in self._before_in_group(choice)}
-            self._last_use |= dict.fromkeys(asked, self._positions[choice.name])
+        self.start = (False, tuple((name, tuple(found.conditions[name])) for name in found.conditional))  # a RuleState
 
     @property
     def name(self) -> str:
         """The name of the network's class."""
         return self.network_class.__name__
 
-    # -- the rule ----------------------------------------------------------------------------------------------------
+    def _surveyed(self) -> "Survey":
+        """The choices of the network."""
+        with torch.random.fork_rng(devices=[]):
+            build = Build({})
+            try:
+                return Survey(self._new(self.usual_inputs, build), build.seen)
+            except SettingError:  # of a constructor that needs the numbers themselves: trials can search it
+                if not build.seen:
+                    raise
+            build = Build({}, plain=True)
+            return Survey(self._new(self.usual_inputs, build), build.seen)
 
-    start = ()
+    # -- the rule ----------------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def has_rule(self) -> bool:
-        return bool(self._last_use)
+        return any(choice.group or self.conditions[choice.name] != [()] for choice in self.choices)
 
-    def step(self, rule_state: tuple[tuple[str, str], ...], choice: Choice, option: str) -> Any:
-        """What does not run has its first option, and of a set of inputs at least one is taken."""
-        taken = dict(rule_state)
-        group = self._before_in_group(choice)
-        if not self.matters(choice.name, taken):
-            if option != choice.options[0]:
-                return None
-        elif choice.group and choice.last_of_node and {option, *(taken[other.name] for other in group)} == {"off"}:
+    def step(self, rule_state: RuleState, choice: Choice, option: str) -> RuleState | None:
+        """What does not run has its first option, and of a set of inputs at least one is taken.
+
+        It remembers whether an input of the set is taken, and of later choices the conditions that may still hold.
+        """
+        taken, conditions = rule_state
+        waiting = dict(conditions)
+        matters = () in waiting.pop(choice.name, ((),))
+        taken = bool(choice.group) and (taken or option == "on")
+        if not matters and option != choice.options[0]:
             return None
-        taken[choice.name] = option
-        position = self._positions[choice.name]
-        return tuple((name, o) for name, o in taken.items() if self._last_use.get(name, -1) > position)
+        if matters and choice.group and choice.last_of_node and not taken:
+            return None
+        later = tuple((name, _after(conditions, choice.name, option)) for name, conditions in waiting.items())
+        return taken and not choice.last_of_node, later
 
     def matters(self, name: str, taken: Mapping[str, str]) -> bool:
         """Whether a choice has an effect where the choices before are taken so.
@@ -98,21 +108,34 @@ class OwnSpace(Space):
         """
         return any(all(taken[other] in options for other, options in condition) for condition in self.conditions[name])
 
-    def _before_in_group(self, choice: Choice) -> list[Choice]:
-        position = self._positions[choice.name] if choice.group else 0
-        return [other for other in self.choices[:position] if choice.group and other.group == choice.group]
-
     def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
         """The option of the highest score for every choice that matters. The scores of others mean nothing.
 
         Args:
-            scores: for each choice a score for each option. Ties go to the first option.
+            scores: for each choice a score for each option. Ties go to the first option. Of a set of inputs that may be
+                any, those are taken whose score is higher than without them, or the best one.
         """
         super().derive(scores)  # checks them
         architecture: Architecture = ()
-        for row in scores:
-            architecture += (max(self.allowed(architecture), key=lambda option: (row[option], -option)),)
+        while len(architecture) < len(self.choices):
+            position = len(architecture)
+            choice, row = self.choices[position], scores[position]
+            before = zip(self.choices, architecture, strict=False)
+            if choice.group and self.matters(choice.name, {c.name: c.options[option] for c, option in before}):
+                architecture += self._set(position, scores)
+            else:
+                architecture += (max(self.allowed(architecture), key=lambda option: (row[option], -option)),)
         return architecture
+
+    def _set(self, position: int, scores: Sequence[Sequence[float]]) -> Architecture:
+        """The best set of inputs, for the choices from ``position`` on that belong to it."""
+        group = [k for k, choice in enumerate(self.choices) if choice.group == self.choices[position].group]
+        gains = {}
+        for k in group:
+            score = dict(zip(self.choices[k].options, scores[k], strict=True))
+            gains[k] = score.get("on", -math.inf) - score.get("off", -math.inf)
+        on = {k for k in group if gains[k] > 0} or {max(group, key=lambda k: gains[k])}
+        return tuple(self.choices[k].options.index("on" if k in on else "off") for k in group)
 
     # -- networks ----------------------------------------------------------------------------------------------------
 
@@ -129,16 +152,21 @@ class OwnSpace(Space):
         """
         left = {choice.name: choice.values for choice in self.choices if choice.values and not choice.relaxable}
         net = self._new(inputs, Build(left))
+        if self.template is None:
+            check_followed(net, left, lambda numbers: without_weights(lambda: self._new(inputs, Build(numbers))))
         choices = {choice.name: choice for choice in self.choices}
         for part in Survey.names(net):
             part.restrict(choices)
         fixed = {name: values[0] for name, values in left.items() if len(values) == 1}
+        done: dict[tuple[Tensor, Any], Tensor] = {}
         for path, module in net.named_modules():
-            self._settle(path or self.name, module, fixed)
+            self._settle(path or self.name, module, fixed, done)
         unfuse(net)
         return OwnNetwork(self, inputs, net)
 
-    def _settle(self, path: str, module: nn.Module, fixed: Mapping[str, float]) -> None:
+    def _settle(
+        self, path: str, module: nn.Module, fixed: Mapping[str, float], done: dict[tuple[Tensor, Any], Tensor]
+    ) -> None:
         """Gives a module plain sizes where they are known, and slices of its weights where they are not."""
         open_values, known = [], False
         for attribute, held in list(vars(module).items()):
@@ -146,13 +174,15 @@ class OwnSpace(Space):
             if values and all(label in fixed for value in values for label in value.options):
                 module.__dict__[attribute], known = settled(held, fixed), True
             elif values:
+                module.__dict__[attribute] = bound(held)
                 open_values.append(attribute)
         if not open_values:
-            if known:
-                cut(module)
+            # a constructor may have made a trained layer smaller by its attributes; what has no slices stays as it is
+            with contextlib.nullcontext() if known else contextlib.suppress(SettingError):
+                cut(module, done)
         elif type(module) in SLICED:
             module.__class__ = SLICED[type(module)]
-        elif not isinstance(module, _PART_OF_ATTENTION):
+        elif not isinstance(module, PART_OF_ATTENTION):
             self._check_own(path, module, open_values[0])
 
     def _check_own(self, path: str, module: nn.Module, attribute: str) -> None:
@@ -162,7 +192,7 @@ class OwnSpace(Space):
             known = ", ".join(cls.__name__ for cls in SLICED)
             raise SettingError(
                 f"space: {attribute} of {path}, a {type(module).__name__}, cannot be chosen in a network that all "
-                f"architectures share; that can {known}. In a search of trials (TrialSearch) it can"
+                f"architectures share; that can {known}. {IN_TRIALS}"
             )
         if self.template is not None:
             raise SettingError(
@@ -179,7 +209,9 @@ class OwnSpace(Space):
             try:
                 return self.network_class(**filled, **self.arguments)
             except TypeError as error:
-                raise SettingError(f"arguments: {self.name} cannot be built with {self.arguments}: {error}") from error
+                chosen = build.plain or all(len(build.left_of(*item)) == 1 for item in build.seen.items())
+                how = f"{self.arguments}: {error}" if chosen else f"numbers that are open: {error}. {IN_TRIALS}"
+                raise SettingError(f"arguments: {self.name} cannot be built with {how}") from error
 
     def _parameters(self) -> Iterable[str]:
         return inspect.signature(self.network_class).parameters
@@ -221,7 +253,7 @@ class OwnNetwork(Network):
         self.space: OwnSpace = space
         self.inputs = dict(inputs)
         self.net = net
-        self.chooses = space.size > 1
+        self.chooses = any(len(choice.options) > 1 for choice in space.choices)
         self.reader = WindowReader(net, inputs.get("vocabulary")) if space.modality == "text" else None
 
     def forward(self, x: Any, gates: Gates | None = None, **others: Any) -> Any:  # type: ignore[override]
@@ -247,7 +279,7 @@ class OwnNetwork(Network):
 
     def example(self, batch_size: int = 1) -> Tensor:
         given = getattr(self.net, "example_input_array", None)
-        parameter = next(self.parameters())
+        parameter = next(self.parameters(), torch.empty(0))
         if isinstance(given, Tensor):
             return given[:1].expand(batch_size, *given.shape[1:]).to(parameter.device)
         if self.space.modality == "text":
@@ -256,22 +288,25 @@ class OwnNetwork(Network):
         return parameter.new_zeros(batch_size, self.inputs["channels"], size, size)
 
     def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The ``state_dict`` of an architecture's own network, taken out of this network's.
+
+        Of PyTorch's layers it is what runs of them, of a user's own parameters whose sizes are chosen the leading part.
+
+        Args:
+            architecture: one of the network's space.
+        """
         child = self.space.restrict(architecture)
-        with torch.random.fork_rng(devices=[]):
-            try:
-                with torch.device("meta"):  # only names and shapes count
-                    wanted = child.network(self.inputs).state_dict()
-            except (NotImplementedError, RuntimeError):  # a constructor that looks at values
-                wanted = child.network(self.inputs).state_dict()
+        small = without_weights(lambda: child.network(self.inputs)).state_dict()
         own = self.state_dict()
         with self.active(self.space.gates(architecture)), torch.no_grad():
-            for path, module in self.named_modules():
+            for path, module in self.named_modules(remove_duplicate=False):
                 if type(module) in SLICED.values():
                     parts = parts_of(module) or {}
                     own |= {f"{path}.{name}": part.detach() for name, part in parts.items() if part is not None}
-        # of a parameter that the user's own module keeps the leading part runs
-        leading = {name: tuple(map(slice, value.shape)) for name, value in wanted.items() if value.dim()}
-        return {name: own[name][leading[name]] if name in leading else own[name] for name in wanted}
+        return {
+            name: own[name][tuple(map(slice, value.shape))] if isinstance(value, Tensor) and value.dim() else own[name]
+            for name, value in small.items()
+        }
 
 
 class Survey:
@@ -284,10 +319,12 @@ class Survey:
     Attributes:
         choices: in an order in which those come first in whose options others are.
         conditions: for each choice, by name, when it has an effect: under any of these conditions.
+        conditional: the names of the choices that have an effect under conditions only.
     """
 
     def __init__(self, net: nn.Module, values: Mapping[str, tuple[float, ...]]) -> None:
         self._found: dict[str, Choice] = {}
+        self._holders: dict[str, nn.Module | None] = {}
         self.conditions: dict[str, list[Condition]] = {}
         self._number = 0
         self.names(net)
@@ -298,6 +335,7 @@ class Survey:
         if not self._found:
             raise SettingError(f"network: there is no choice in {type(net).__name__}; put a LayerChoice into it")
         self.choices = self._ordered()
+        self.conditional = [choice.name for choice in self.choices if self.conditions[choice.name] != [()]]
 
     @staticmethod
     def names(net: nn.Module) -> list[OwnChoice]:
@@ -315,7 +353,7 @@ class Survey:
                 for label, numbers in value.options.items():
                     self._add([_of_value(label, numbers, self._node())], condition)
         if isinstance(module, OwnChoice):
-            self._add(module.choices(self._node()), condition)
+            self._add(module.choices(self._node()), condition, None if module.label else module)
             for _, inner, options in module.inside():
                 self._look(inner, (*condition, (module.name, options)) if options else condition)
             return
@@ -326,14 +364,19 @@ class Survey:
         self._number += 1
         return str(self._number)
 
-    def _add(self, choices: Sequence[Choice], condition: Condition) -> None:
+    def _add(self, choices: Sequence[Choice], condition: Condition, holder: nn.Module | None = None) -> None:
+        """Adds what is chosen by ``holder`` under a condition; None: by all that have its label."""
         for choice in choices:
             known = self._found.setdefault(choice.name, choice)
+            if self._holders.setdefault(choice.name, holder) is not holder:
+                raise SettingError(f"{choice.name}: a choice has this label, and another without one stands there")
             if (known.options, known.kind, known.values) != (choice.options, choice.kind, choice.values):
                 one, other = ", ".join(known.options), ", ".join(choice.options)
                 raise SettingError(
                     f"{choice.name}: one decision has the same options everywhere, got {one} and {other}"
                 )
+            if known.relaxable and not choice.relaxable:  # a depth and a number that is read
+                self._found[choice.name] = dataclasses.replace(known, relaxable=False)
             self.conditions.setdefault(choice.name, [])
             if condition not in self.conditions[choice.name]:
                 self.conditions[choice.name].append(condition)
@@ -353,9 +396,6 @@ class Survey:
                 placed[name] = waiting.pop(name)
         return list(placed.values())
 
-
-_PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
-"""What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
 
 _TEMPLATES: dict[str, nn.Module] = {}
 """Networks that were handed over as they are, by what specs call them. In this process a spec brings them back."""
@@ -392,5 +432,26 @@ def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
     return None, found
 
 
+def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network of which only names and shapes count.
+
+    Args:
+        build: builds it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build()
+        except (NotImplementedError, RuntimeError):  # a constructor that looks at values
+            return build()
+
+
 def _of_value(label: str, numbers: tuple[float, ...], node: str) -> Choice:
-    return Choice(label, tuple(f"{n:g}" for n in numbers), node, "value", values=numbers, relaxable=False)
+    return Choice(label, tuple(map(str, numbers)), node, "value", values=numbers, relaxable=False)
+
+
+def _after(conditions: tuple[Condition, ...], name: str, option: str) -> tuple[Condition, ...]:
+    """What is left of conditions of which any has to hold, where a choice is taken."""
+    possible = [c for c in conditions if all(option in options for other, options in c if other == name)]
+    left = [tuple((other, options) for other, options in condition if other != name) for condition in possible]
+    return ((),) if () in left else tuple(dict.fromkeys(left))

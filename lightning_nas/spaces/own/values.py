@@ -1,15 +1,20 @@
 """Numbers that are chosen: widths, kernel sizes, depths, heads in the constructor of a user's network."""
 
+import copy
 import itertools
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Real
 from typing import Any
 
+from torch.utils._pytree import tree_leaves, tree_map
+
 from lightning_nas.errors import SettingError
-from lightning_nas.spaces.own.running import numbers_now
+from lightning_nas.spaces.own.running import not_running, numbers_now
 
 
 class Value:
@@ -24,6 +29,9 @@ class Value:
         operands: numbers and other values.
     """
 
+    bound = False
+    """Whether it belongs to the network of a search, where it stands for a number in a forward pass only."""
+
     def __init__(self, operation: Callable[..., Any], *operands: Any) -> None:
         self.operation, self.operands = operation, operands
         self.options: dict[str, tuple[float, ...]] = {}
@@ -37,76 +45,143 @@ class Value:
         Args:
             chosen: the value that each value choice has, by label.
         """
-        return self.operation(*(o.under(chosen) if isinstance(o, Value) else o for o in self.operands))
+        return self.operation(*[o.under(chosen) if isinstance(o, Value) else o for o in self.operands])
 
-    @property
-    def largest(self) -> Any:
-        """The largest number that it can be."""
-        every = itertools.product(*self.options.values())
-        return max(self.under(dict(zip(self.options, chosen, strict=True))) for chosen in every)
+    def possible(self, chosen: Mapping[str, float]) -> set[Any]:
+        """All numbers that it can be.
+
+        Args:
+            chosen: the value that each value choice has, by label; those of others are open.
+        """
+        inner = [operand.options for operand in self.operands if isinstance(operand, Value)]
+        common = [label for label in self.options if sum(label in options for options in inner) > 1]
+        found: set[Any] = set()
+        for values in itertools.product(*(_left(label, self.options[label], chosen) for label in common)):
+            known = {**chosen, **dict(zip(common, values, strict=True))}
+            each = [o.possible(known) if isinstance(o, Value) else [o] for o in self.operands]
+            found |= {self.operation(*numbers) for numbers in itertools.product(*each)}
+        return found
 
     @property
     def number(self) -> Any:
         """The number of the architecture that runs; outside of a forward pass the largest."""
         now = numbers_now()
-        return self.under(now) if all(label in now for label in self.options) else self.largest
+        return self.under(now) if now and now.keys() >= self.options.keys() else max(self.possible({}))
+
+    def used(self) -> Any:
+        """The number, for a computation.
+
+        Raises:
+            SettingError: if it belongs to the network of a search, and no architecture runs.
+        """
+        now = numbers_now()
+        if now and now.keys() >= self.options.keys():
+            return self.under(now)
+        if self.bound:
+            raise not_running(", ".join(self.options))
+        return max(self.possible({}))
+
+    def alone(self, what: str) -> Any:
+        """The number, for something that would keep no more than that.
+
+        Args:
+            what: what would be kept, for the error.
+
+        Raises:
+            SettingError: if it can be another one, and no architecture runs.
+        """
+        possible = set() if numbers_now() else self.possible({})
+        if len(possible) > 1:
+            raise SettingError(
+                f"{', '.join(self.options)}: {what} would forget that it is chosen; whole numbers are enough, as in "
+                "width * 3 // 2, and math.ceil, round and ** -0.5 keep it too. In a forward pass it is a number"
+            )
+        return self.used()
+
+    def decides(self, function: Callable[..., Any], *others: Any) -> Any:
+        """What a function of it gives that decides what a program does.
+
+        Raises:
+            SettingError: if a constructor asks, and the answer is not the same for all architectures.
+        """
+        if _BUILD.get() is not None and not numbers_now():
+            answers = Value(function, self, *others).possible({})
+            asks = sys._getframe(2).f_globals.get("__name__", "")
+            if len(answers) > 1 and not asks.startswith("torch."):  # whose layers check their arguments
+                raise SettingError(
+                    f"{', '.join(self.options)}: a constructor decides by it, with another answer for each number, but "
+                    "builds one network for all of them. Decide in forward, or let a LayerChoice choose"
+                )
+        return function(self.number, *(o.number if isinstance(o, Value) else o for o in others))
 
     def __index__(self) -> int:
-        return operator.index(self.number)
+        number = self.used()
+        if isinstance(number, float):
+            raise TypeError(f"{number} is no whole number; compute with //, round or math.ceil")
+        return operator.index(number)
 
     def __float__(self) -> float:
-        return float(self.number)
+        return float(self.alone("float(), or a function of math,"))
 
     def __int__(self) -> int:
-        if not numbers_now():
-            raise SettingError(
-                f"{self}: int() would forget that it is chosen; whole numbers are enough, as in width * 3 // 2"
-            )
-        return int(self.number)
+        return int(self.alone("int()"))
 
     def __bool__(self) -> bool:
-        return bool(self.number)
+        return self.decides(bool)
 
     def __hash__(self) -> int:
-        return hash(self.number)
+        return self.decides(hash)
 
     def __repr__(self) -> str:
         return str(self.number)
 
     def __reduce__(self) -> Any:  # pickle goes by __class__
-        return Value, (self.operation, *self.operands)
+        return Value, (self.operation, *self.operands), vars(self)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # nn.LSTM takes sizes that are an int, and nn.LayerNorm one that is Integral
         return int
 
+    def __format__(self, form: str) -> str:
+        return format(self.number, form)
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
 
 def _arithmetic(name: str, function: Callable[..., Any]) -> None:
     def forward(self: Value, *others: Any) -> Any:
-        if all(isinstance(other, (int, float, Value)) for other in others):
-            return Value(function, self, *others)
-        return function(self.number, *others)  # a tensor, which has to be computed with now
+        if all(isinstance(other, Real) for other in others):
+            return _of(function, self, *others)
+        return function(self.used(), *others)  # a tensor, which has to be computed with now
 
     def reflected(self: Value, other: Any) -> Any:
-        if isinstance(other, (int, float, Value)):
-            return Value(function, other, self)
-        return function(other, self.number)
+        return _of(function, other, self) if isinstance(other, Real) else function(other, self.used())
 
     setattr(Value, f"__{name}__", forward)
     setattr(Value, f"__r{name}__", reflected)
 
 
+def _of(function: Callable[..., Any], *operands: Any) -> Value:
+    value = Value(function, *operands)
+    value.bound = any(isinstance(operand, Value) and operand.bound for operand in operands)
+    return value
+
+
 def _comparison(name: str, function: Callable[..., Any]) -> None:
     def compare(self: Value, other: Any) -> Any:
-        return function(self.number, other.number if isinstance(other, Value) else other)
+        return self.decides(function, other)
 
     setattr(Value, f"__{name}__", compare)
 
 
-for _name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow"):
+for _name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"):
+    _arithmetic(_name, getattr(operator, f"__{_name}__"))
+for _name in ("neg", "pos", "abs", "invert"):
     _arithmetic(_name, getattr(operator, _name))
-for _name in ("neg", "abs"):
-    _arithmetic(_name, getattr(operator, _name))
+for _name in ("ceil", "floor", "trunc"):
+    _arithmetic(_name, getattr(math, _name))
+_arithmetic("round", round)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     _comparison(_name, getattr(operator, _name))
 
@@ -124,10 +199,19 @@ class Chosen(Value):
         self.label, self.options = label, {label: tuple(values)}
 
     def __reduce__(self) -> Any:
-        return Chosen, (self.label, self.options[self.label])
+        return Chosen, (self.label, self.options[self.label]), vars(self)
 
     def under(self, chosen: Mapping[str, float]) -> Any:
         return chosen[self.label]
+
+    def possible(self, chosen: Mapping[str, float]) -> set[Any]:
+        return set(_left(self.label, self.options[self.label], chosen))
+
+
+def _left(label: str, values: tuple[float, ...], chosen: Mapping[str, float]) -> tuple[float, ...]:
+    """The values of a value choice that are open still; a network that is being built notes that it asked."""
+    build = _BUILD.get()
+    return (chosen[label],) if label in chosen else values if build is None else build.left_of(label, values)
 
 
 def ValueChoice(values: Sequence[float], label: str) -> Any:  # it stands beside LayerChoice
@@ -171,14 +255,10 @@ def ValueChoice(values: Sequence[float], label: str) -> Any:  # it stands beside
     if wrong or not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         raise SettingError(f"{label}: numbers to choose from, all different, got {list(values)}")
     build = _BUILD.get()
-    if build is None:
-        return Chosen(label, values)
-    if build.seen.setdefault(label, values) != values:
-        raise SettingError(
-            f"{label}: one decision has the same values everywhere, got {build.seen[label]} and {values}"
-        )
-    left = build.left.get(label, values)
-    return left[0] if len(left) == 1 else Chosen(label, left)
+    left = values if build is None else build.left_of(label, values)
+    if build is not None and build.plain:
+        return max(left)
+    return Chosen(label, values) if len(left) > 1 or build is None else left[0]
 
 
 def check_label(label: Any) -> None:
@@ -191,14 +271,30 @@ class Build:
 
     Args:
         left: the values that are left to choose from, by label; of others there are all.
+        plain: whether value choices are plain numbers, the largest that are left, for a constructor that needs these.
 
     Attributes:
-        seen: all values of each value choice that the constructor made, by label.
+        seen: all values of each value choice that the constructor made or read, by label.
     """
 
-    def __init__(self, left: Mapping[str, tuple[float, ...]]) -> None:
-        self.left = left
+    def __init__(self, left: Mapping[str, tuple[float, ...]], plain: bool = False) -> None:
+        self.left, self.plain = left, plain
         self.seen: dict[str, tuple[float, ...]] = {}
+
+    def left_of(self, label: str, values: tuple[float, ...]) -> tuple[float, ...]:
+        """The values of a value choice that are left.
+
+        Args:
+            label: what the choice is called.
+            values: all that it has.
+
+        Raises:
+            SettingError: if a choice of this name had others before.
+        """
+        if self.seen.setdefault(label, values) != values:
+            one = self.seen[label]
+            raise SettingError(f"{label}: one decision has the same values everywhere, got {one} and {values}")
+        return self.left.get(label, values)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -214,14 +310,23 @@ _BUILD: ContextVar[Build | None] = ContextVar("build", default=None)
 
 
 def values_in(held: Any) -> list[Value]:
-    """The values in an attribute of a module: itself, or in a tuple or list."""
-    if isinstance(held, Value):
-        return [held]
-    return [value for item in held for value in values_in(item)] if isinstance(held, (list, tuple)) else []
+    """The values in an attribute of a module: itself, or in tuples, lists and dictionaries."""
+    return [leaf for leaf in tree_leaves(held) if isinstance(leaf, Value)]
 
 
 def settled(held: Any, chosen: Mapping[str, float]) -> Any:
     """An attribute of a module with plain numbers in the place of values."""
-    if isinstance(held, Value):
-        return held.under(chosen)
-    return type(held)(settled(item, chosen) for item in held) if values_in(held) else held
+    return tree_map(lambda leaf: leaf.under(chosen) if isinstance(leaf, Value) else leaf, held)
+
+
+def bound(held: Any) -> Any:
+    """An attribute of a module with values that stand for a number in a forward pass only."""
+
+    def bind(leaf: Any) -> Any:
+        if not isinstance(leaf, Value):
+            return leaf
+        leaf = copy.copy(leaf)
+        leaf.bound = True
+        return leaf
+
+    return tree_map(bind, held)
