@@ -74,7 +74,7 @@ def assert_varies(outputs):
     assert (rows - rows[:1]).abs().max() > 1e-3 * rows.abs().max()
 
 
-# -- networks of images and of text --------------------------------------------------------------------------------------
+# -- networks of images and of text ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_the_opset_is_the_one_that_is_asked_for(opset, tmp_path):
     assert b"/tests/" not in exported.path.read_bytes()
 
 
-# -- modules of a user's own ---------------------------------------------------------------------------------------------
+# -- modules of a user's own -------------------------------------------------------------------------------------------
 
 
 class Pair(NamedTuple):
@@ -303,7 +303,7 @@ def test_a_small_transformer(suffix, tmp_path):
         assert part(runs(exported.path)(input=tokens)[0], network.eval()(tokens)) < 1e-5
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def assert_refused(network, path, *said, **settings):

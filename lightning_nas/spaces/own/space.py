@@ -22,6 +22,7 @@ from lightning_nas.spaces.own.fused import unfuse
 from lightning_nas.spaces.own.language_model import WindowReader
 from lightning_nas.spaces.own.running import Running
 from lightning_nas.spaces.own.values import Build, bound, settled, values_in
+from lightning_nas.spaces.tables import Cost
 from lightning_nas.specs import class_path, find_class
 
 Condition = tuple[tuple[str, tuple[str, ...]], ...]
@@ -108,14 +109,24 @@ class OwnSpace(Space):
         """
         return any(all(taken[other] in options for other, options in condition) for condition in self.conditions[name])
 
-    def derive(self, scores: Sequence[Sequence[float]]) -> Architecture:
+    def derive(
+        self, scores: Sequence[Sequence[float]], cheapest: Callable[[Cost], Architecture] | None = None
+    ) -> Architecture:
         """The option of the highest score for every choice that matters. The scores of others mean nothing.
 
         Args:
             scores: for each choice a score for each option. Ties go to the first option. Of a set of inputs that may be
                 any, those are taken whose score is higher than without them, or the best one.
+            cheapest: finds the architecture of the smallest total cost, such as that under limits: here the one that
+                loses least of the scores that this one has. None: there is no limit.
         """
         super().derive(scores)  # checks them
+        best = self._best(scores)
+        if cheapest is None:
+            return best
+        return cheapest(lambda k, option: 0.0 if option == best[k] else max(scores[k]) - float(scores[k][option]))
+
+    def _best(self, scores: Sequence[Sequence[float]]) -> Architecture:
         architecture: Architecture = ()
         while len(architecture) < len(self.choices):
             position = len(architecture)
