@@ -67,8 +67,9 @@ def _made_alike(child: nn.Module, network: nn.Module) -> None:
     """Gives a child the modes, devices and precisions of the network it is a part of, and what is not trained."""
     like = next(network.parameters(), torch.empty(0))
     child.to(like.device)
+    whole_of = dict(network.named_modules(remove_duplicate=False))
     for path, module in child.named_modules():
-        whole = network.get_submodule(path)
+        whole = whole_of[path]
         module.training = whole.training
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             own = getattr(whole, name, None)
