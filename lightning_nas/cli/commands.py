@@ -80,7 +80,8 @@ def profile(
     defaults = inspect.signature(space.network).parameters
     shown = {n: settings.get(n, p.default) for n, p in defaults.items() if n not in ("inputs", "form")}
     print(found.space.describe(found.architecture))
-    print("network: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    if shown:
+        print("network: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     print()
     print(measure(child, child.example(batch_size), latency_runs).describe())
 

@@ -111,6 +111,10 @@ class Network(nn.Module):
         """An input of the right shape, on the network's device."""
         raise NotImplementedError
 
+    def try_out(self) -> Any:
+        """What it puts out for two examples, to see before a training that it does; None where that is known."""
+        return None
+
     def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
         """The ``state_dict`` of an architecture's own network, taken out of this network's.
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +15,6 @@ from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Choice
 from lightning_nas.spaces.own.running import Runs, runs_of
 from lightning_nas.spaces.own.values import check_label
-from lightning_nas.spaces.sums import add_weighted
 
 Reduction = Literal["sum", "mean", "concat", "none"]
 
@@ -127,7 +127,7 @@ class LayerChoice(OwnChoice):
             term = self._modules[option](*args, **kwargs)  # type: ignore[misc]
             if weight is not None:
                 term = tree_map(lambda x, w=weight: w * x if isinstance(x, Tensor) else x, term)
-            total = term if total is None else tree_map(lambda a, b: a + b, total, term)
+            total = term if total is None else _sum_of_trees(self.name, total, term)
         return total
 
     def choices(self, node: str) -> list[Choice]:
@@ -207,7 +207,8 @@ class InputChoice(OwnChoice):
         total = None
         for option, weight in _some(runs_of(self.name), self.name):
             result = self._reduced([(inputs[int(k)], None) for k in option.split("+")])
-            total = result if self.reduction == "none" else add_weighted(total, result, weight)
+            result = result if weight is None else weight * result
+            total = result if total is None else _sum(self.name, total, result)
         return total
 
     def _reduced(self, terms: list[tuple[Tensor, Tensor | None]]) -> Any:
@@ -217,7 +218,7 @@ class InputChoice(OwnChoice):
             return weighted
         if self.reduction == "concat":
             return torch.cat(weighted, self.dim)
-        total = functools.reduce(operator.add, weighted)
+        total = functools.reduce(partial(_sum, self.name), weighted)
         if self.reduction == "sum":
             return total
         weights = [weight for _, weight in terms if weight is not None]
@@ -309,7 +310,8 @@ class RepeatChoice(OwnChoice):
         for number in range(max(weights) + 1):
             x = blocks[number - 1](x) if number else x  # type: ignore[misc]
             if number in weights:
-                total = add_weighted(total, x, weights[number])
+                term = x if weights[number] is None else weights[number] * x
+                total = term if total is None else _sum(self.name, total, term)
         return total
 
     def choices(self, node: str) -> list[Choice]:
@@ -327,6 +329,29 @@ class RepeatChoice(OwnChoice):
 
     def plain(self) -> nn.Module:
         return nn.Sequential(*self._modules.values())  # type: ignore[arg-type]
+
+
+def _sum(name: str, one: Any, other: Any) -> Any:
+    """What two options put out, added up.
+
+    Raises:
+        SettingError: if their shapes differ, so that neither option could stand in the place of the other.
+    """
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape != other.shape:
+        got = f"{tuple(one.shape)} and {tuple(other.shape)}"
+        raise SettingError(f"{name}: options that put out the same shapes, got {got}")
+    return one + other
+
+
+def _sum_of_trees(name: str, one: Any, other: Any) -> Any:
+    """The same of tensors in tuples, lists or dictionaries."""
+    try:
+        return tree_map(partial(_sum, name), one, other)
+    except SettingError:
+        raise
+    except ValueError as error:
+        got = f"a {type(one).__name__} and a {type(other).__name__}"
+        raise SettingError(f"{name}: options that put out the same, such as a tensor each, got {got}") from error
 
 
 def _some(runs: Runs, name: str) -> Runs:

@@ -5,7 +5,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,23 @@ from lightning_nas.spaces.base import Architecture, Choice, Gates, Network, Spac
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.own.choices import OwnChoice
 from lightning_nas.spaces.own.running import Running
+from lightning_nas.spaces.own.trying import LIBRARIES, said_of, try_out
 from lightning_nas.spaces.own.values import Build, settled, values_in
-from lightning_nas.specs import class_path, find_class
+from lightning_nas.specs import check_arguments, class_path, find_class
+
+if TYPE_CHECKING:
+    Given = str | type[nn.Module] | nn.Module
+else:  # for the command line and files, which would import a class
+    Given = str
 
 Condition = tuple[tuple[str, tuple[str, ...]], ...]
 """Names of choices with the options of each, all of which have to be taken."""
 
 
 class OwnSpace(Space):
-    """The choices in a network of your own: ``LayerChoice``, ``InputChoice``, ``RepeatChoice``, ``ValueChoice``.
+    """What there is to choose in a network of your own, of which no more than the class is named: my_package.Net.
+
+    The choices are those that stand in it: ``LayerChoice``, ``InputChoice``, ``RepeatChoice``, ``ValueChoice``.
 
     Every method and strategy searches it. A choice inside a candidate matters where that candidate is taken, and is
     otherwise its first option, so that every network is one architecture.
@@ -40,13 +48,15 @@ class OwnSpace(Space):
         SettingError: if there is no such class, or no choice in it, or choices with one label differ.
     """
 
-    def __init__(self, network: str | type[nn.Module] | nn.Module, arguments: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: Given, arguments: dict[str, Any] | None = None) -> None:
         self.arguments = dict(arguments or {})
         self.template, self.network_class = _found(network)
         if self.template is not None and self.arguments:
             raise SettingError("arguments: those of the constructor, and the network is built already; leave them out")
         path = class_path(self.network_class)
         self._init_args["network"] = path if self.template is None else _remembered(path, self.template)
+        if self.template is None:
+            self._check_arguments()
         self.usual_inputs = self._usual_inputs()
         build = Build({})
         with torch.random.fork_rng(devices=[]):
@@ -179,8 +189,28 @@ class OwnSpace(Space):
         with build.active():
             try:
                 return self.network_class(**filled, **self.arguments)
-            except TypeError as error:
-                raise SettingError(f"arguments: {self.name} cannot be built with {self.arguments}: {error}") from error
+            except SettingError:
+                raise
+            except (TypeError, ValueError) as error:
+                raise SettingError(
+                    f"arguments: {self.name} cannot be built with {self.arguments}: {said_of(error)}"
+                ) from error
+
+    def _check_arguments(self) -> None:
+        """Refuses arguments that the constructor does not take, and where one is missing."""
+        parameters = inspect.signature(self.network_class).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        names = [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for name in self.arguments:
+            if name not in names and not takes_all:
+                there = ", ".join(names) or "none"
+                raise SettingError(f"arguments.{name}: {self.name} has no such argument; there are {there}")
+        plain = {n: v for n, v in self.arguments.items() if n in names and parameters[n].annotation in _PLAIN}
+        self.arguments |= check_arguments(self.network_class, plain, "arguments")
+        for name in names:
+            known = name in self.arguments or name in (*Space.usual_inputs, "vocabulary")
+            if parameters[name].default is inspect.Parameter.empty and not known:
+                raise SettingError(f"arguments.{name}: {self.name} needs it, and no data say it")
 
     def _parameters(self) -> Iterable[str]:
         return inspect.signature(self.network_class).parameters
@@ -254,6 +284,9 @@ class OwnNetwork(Network):
             return torch.zeros(batch_size, 1, dtype=torch.long, device=parameter.device)
         size = self.inputs["image_size"]
         return parameter.new_zeros(batch_size, self.inputs["channels"], size, size)
+
+    def try_out(self) -> Any:
+        return try_out(self.space, self.net, self.example(2))
 
     def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
         child = self.space.restrict(architecture)
@@ -352,6 +385,9 @@ class Survey:
         return list(placed.values())
 
 
+_PLAIN = (int, float, str, bool)
+"""The types of a constructor's arguments that are checked before it is called."""
+
 _PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
 """What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
 
@@ -383,10 +419,12 @@ def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
             f"network: a {path} was handed over that was built already, which no file brings back; hand it over again, "
             "as in load_from_checkpoint(path, space=Space.of(net)), or hand over the class"
         )
+    if path.partition(".")[0] in LIBRARIES:  # else a file could have any module of theirs built, with any arguments
+        raise SettingError(f"network: a class of your own, got {network[:200]}, which has no choices in it")
     found = find_class(network, nn.Module)
     if found is None:
-        package = network.partition(".")[0][:80]
-        raise SettingError(f"network: {network[:200]} is no nn.Module that is imported; --import {package}")
+        module = network.rpartition(".")[0][:80]
+        raise SettingError(f"network: {network[:200]} is no network of your own that is imported; --import {module}")
     return None, found
 
 
