@@ -162,6 +162,9 @@ class Space(Configurable):
             return ""
         return f"just one option of {', '.join(hard)} can run at a time, so there is nothing that weights could mix"
 
+    rebuilds: bool = True
+    """Whether its spec makes the same space again in another process."""
+
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         if "network" in vars(cls):

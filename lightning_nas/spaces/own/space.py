@@ -72,6 +72,10 @@ class OwnSpace(Space):
             self._last_use |= dict.fromkeys(asked, self._positions[choice.name])
 
     @property
+    def rebuilds(self) -> bool:  # type: ignore[override]
+        return self.template is None
+
+    @property
     def name(self) -> str:
         """The name of the network's class."""
         return self.network_class.__name__
