@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import lightning_nas
 from lightning_nas.controllers import Controller, ControllerUpdate
@@ -76,16 +77,49 @@ def kind_of(field: str) -> Kind | None:
 
 
 def import_packages(names: Sequence[str]) -> None:
-    """Imports a user's packages, also from the folder that the command is run in.
+    """Imports a user's packages, also from the folder that the command is run in, and keeps their names for processes
+    that the command starts.
 
     Raises:
         SettingError: if one cannot be imported.
     """
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())
+    _look_here()
     for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:  # whatever a user's package raises
             raise SettingError(f"--import: {name} cannot be imported ({type(error).__name__}: {error})") from error
     os.environ[USER_PACKAGES] = " ".join(names)
+
+
+def import_class(path: str, setting: str) -> Any:
+    """What a path means, whose module is imported like a user's package.
+
+    Args:
+        path: the import path, ``my_package.Net``.
+        setting: the setting that has it, with which errors begin.
+
+    Raises:
+        SettingError: if there is no such module, or it cannot be imported, or has nothing of the name.
+    """
+    _look_here()
+    module, _, name = path.rpartition(".")
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise SettingError(f"{setting}: there is no module {error.name}, of {path}") from error
+        raise SettingError(f"{setting}: {module} cannot be imported ({error})") from error
+    except Exception as error:  # whatever a user's package raises
+        raise SettingError(f"{setting}: {module} cannot be imported ({type(error).__name__}: {error})") from error
+    if not hasattr(imported, name):
+        own = [n for n, held in vars(imported).items() if isinstance(held, type) and held.__module__ == module]
+        raise SettingError(f"{setting}: {module} has no {name}; its classes are {', '.join(sorted(own)) or 'none'}")
+    known = os.environ.get(USER_PACKAGES, "").split()
+    os.environ[USER_PACKAGES] = " ".join(dict.fromkeys([*known, module]))
+    return getattr(imported, name)
+
+
+def _look_here() -> None:
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_nas.errors import SettingError
 
 
@@ -97,3 +99,15 @@ def find_config(name: str) -> str:
         if guess in packaged:
             return str(config_folder() / guess)
     raise SettingError(f"--config: there is no file {name}, and no packaged one; packaged are {', '.join(packaged)}")
+
+
+def config_content(given: str) -> Any:
+    """What a configuration says, given as a file or as its text; the text itself where that is no YAML.
+
+    Args:
+        given: the path of a file, or the text in one line.
+    """
+    try:
+        return yaml.safe_load(Path(given).read_text(encoding="utf-8") if os.path.isfile(given) else given)
+    except (OSError, yaml.YAMLError, ValueError):  # which the parser says better
+        return given

@@ -176,7 +176,7 @@ def check_arguments(function: Any, arguments: dict[str, Any], field: str, skip: 
     accepted = [name for name in parameters if name not in skip]
     for name in arguments:
         if name not in accepted:
-            raise SettingError(f"{field}.{name}: no such setting; there are {', '.join(accepted)}")
+            raise SettingError(f"{field}.{name}: no such setting; there are {', '.join(accepted) or 'none'}")
     checked = {}
     for name, value in arguments.items():
         annotation = parameters[name].annotation

@@ -22,6 +22,7 @@ from lightning_nas.runs.folder import RUN_FOLDER, USER_PACKAGES, RunFolder
 from lightning_nas.runs.outcome import Outcome
 from lightning_nas.spaces import Architecture
 from lightning_nas.training.module import Module
+from lightning_nas.trials.retraining import retrain_config
 
 
 class ArchitectureLogger(Callback):
@@ -139,11 +140,12 @@ class ArchitectureLogger(Callback):
             if data is None or not (data.has_test and checkpoint.exists()):
                 return ""
             return " ".join([*words, "test --ckpt_path", shlex.quote(str(checkpoint))]) + _imports()
-        words += ["fit --config", self.retrain_config]
+        config = retrain_config(self.retrain_config, outcome.found.space)  # the default is for one space
+        words += ["fit --config", config]
         words += ["--model.architecture", shlex.quote(str(outcome.run.architecture))]
         if data is None or data.is_empty:
             return " ".join(words) + _imports()
-        configured = yaml.safe_load(Path(find_config(self.retrain_config)).read_text(encoding="utf-8"))
+        configured = yaml.safe_load(Path(find_config(config)).read_text(encoding="utf-8"))
         said = configured.get("data", "")  # a name alone, or with settings
         said = said["class_path"] if isinstance(said, dict) else said
         if said.rpartition(".")[2] != type(data).__name__:

@@ -66,7 +66,9 @@ def profile(
     if torch.device(device).type == "meta" and latency_runs:
         raise SettingError("--device: nothing runs on meta, so set --latency_runs 0")
     print(found.space.describe(found.architecture))
-    print(settings_of(child))
+    shown = settings_of(child)
+    if shown:
+        print(shown)
     print()
     print(measure(child, child.example(batch_size), latency_runs).describe())
 

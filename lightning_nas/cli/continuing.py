@@ -3,14 +3,12 @@
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lightning_nas.callbacks import ArchitectureLogger
 from lightning_nas.cli.training import Trainer
 from lightning_nas.errors import SettingError
+from lightning_nas.files import config_content
 from lightning_nas.runs.folder import RunFolder
 
 
@@ -19,14 +17,14 @@ def weigh(settings: dict[str, Any], files: Sequence[str], checkpoint: str, fit: 
 
     Args:
         settings: those in the checkpoint. Where the run continues, they get the defaults that it had.
-        files: the paths of the configuration files.
+        files: the paths of the configuration files, or their texts.
         checkpoint: the path of the checkpoint.
         fit: whether the run continues.
 
     Raises:
         SettingError: if the files are of another method than the checkpoint.
     """
-    contents = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {} for file in files]
+    contents = [config_content(file) or {} for file in files]
     if fit:
         _fill_defaults(settings, contents)
     _compare(settings, contents, checkpoint)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_nas.cli.own_networks import with_own_networks
 from lightning_nas.errors import SettingError, setting_error
 from lightning_nas.files import find_config
 from lightning_nas.runs.folder import USER_PACKAGES
@@ -32,6 +33,7 @@ Neural architecture search as PyTorch Lightning modules.
 
 Each has --help. A --config is a file, or the name of a packaged one (see list). --import my_package makes a package
 of your own known to any command: its spaces, methods, strategies, evaluators and data have names there then.
+Where a space is asked for, a network of your own with choices in it can stand: --model.space my_package.Net.
 """
 
 
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from lightning_nas.catalogue import import_packages
 
             import_packages(packages)
-        argv = packaged_configs(argv)
+        argv = with_own_networks(packaged_configs(argv))
         if argv[0] in TRAINING:
             train(argv)
         else:

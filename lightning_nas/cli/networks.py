@@ -41,10 +41,10 @@ def final_network(found: ArchitectureRecord, network: dict[str, Any] | None, inp
 
 
 def settings_of(network: Network) -> str:
-    """The settings that a network was built with, in a line."""
+    """The settings that a network was built with, in a line; empty where it has none."""
     defaults = inspect.signature(network.space.network).parameters
     shown = {n: network.settings.get(n, p.default) for n, p in defaults.items() if n not in ("inputs", "form")}
-    return "network: " + ", ".join(f"{name} {value}" for name, value in shown.items())
+    return "network: " + ", ".join(f"{name} {value}" for name, value in shown.items()) if shown else ""
 
 
 def moved(module: Module, device: str) -> Module:

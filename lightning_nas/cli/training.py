@@ -143,9 +143,9 @@ class CommandLine(LightningAdapter):
         field = line.partition(": ")[0]
         kind = kind_of(field)
         if kind is not None and "import path" in line:
-            raise SettingError(
-                f"{field}: no such class; there are {', '.join(kind.names())}; --import brings in a package of yours"
-            )
+            own = ", and a network has its import path, my_package.Net" if kind.field == "space" else ""
+            there = f"there are {', '.join(kind.names())}"
+            raise SettingError(f"{field}: no such class; {there}; --import brings in a package of yours{own}")
         foreign = re.search(r"expected path but (\S+) .*subclass of DataModule", line)
         if foreign:
             raise SettingError(

@@ -12,6 +12,7 @@ from lightning_nas.evaluators.base import Evaluator
 from lightning_nas.executors.trial import failed, run_trial
 from lightning_nas.operations import own_operations, register_operation
 from lightning_nas.spaces.base import Space
+from lightning_nas.spaces.own.space import OwnSpace
 from lightning_nas.specs import Configurable, class_path, class_paths, subclasses
 from lightning_nas.strategies.base import Proposal, Trial
 
@@ -49,8 +50,8 @@ class Blueprint:
         evaluator, space, data: specs; of the data None where there are none.
         seed: the seed of the search.
         folder: where trials leave the states from which they are continued; None: nowhere.
-        parts: the classes that the specs name, by their paths, and what builds the user's operations in them, by their
-            names; pickled, so that a worker imports what it needs.
+        parts: the classes that the specs name, networks too, by their paths, and what builds the user's operations in
+            them, by their names; pickled, so that a worker imports what it needs.
     """
 
     evaluator: dict[str, Any]
@@ -80,6 +81,11 @@ class Blueprint:
                 "executor: workers build the data again from plain settings, which a set of your own has not; take the "
                 "executor Serial"
             )
+        if not space.rebuilds:
+            raise SettingError(
+                "executor: workers build the space again, and a network that was built already is in this process "
+                "alone; hand over its class, or take the executor Serial"
+            )
         try:
             specs = evaluator.spec, space.spec, None if data is None else data.spec
         except (TypeError, AttributeError) as error:
@@ -89,7 +95,9 @@ class Blueprint:
             ) from error
         known = {class_path(sub): sub for sub in subclasses(Configurable)}
         try:
-            classes = {path: known[path] for path in class_paths(list(specs)) if path in known}
+            classes: dict[str, type] = {path: known[path] for path in class_paths(list(specs)) if path in known}
+            if isinstance(space, OwnSpace):
+                classes[class_path(space.network_class)] = space.network_class
             parts = dumps((classes, own_operations(specs)))
         except (pickle.PicklingError, AttributeError) as error:
             raise SettingError(
@@ -127,8 +135,13 @@ class Blueprint:
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: names.get(item, item) if key == "class_path" else _renamed(item, names) for key, item in value.items()
-        }
-    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: names.get(item, item)
+        if isinstance(item, str) and key in ("class_path", "network")
+        else _renamed(item, names)
+        for key, item in value.items()
+    }

@@ -80,10 +80,12 @@ class SNAS(DifferentiableMethod):
             clipped at 5 (released code).
         alphas_optimizer: what trains the alphas; None: Adam with rate 3e-4, betas .5 and .999, weight decay 1e-3,
             clipped at 10 (released code).
-        drop_path: the probability to drop an operation's output in every step (released code .3).
+        drop_path: the probability to drop an operation's output in every step; None: .3 (released code), or 0 where
+            the space's networks have no paths to drop.
     """
 
     trained_on = ("weights",)
+    usual_drop_path = 0.3
     adjustable = DifferentiableMethod.adjustable | {"cost", "cost_weight", "estimator", "drop_path"}
 
     def __init__(
@@ -100,7 +102,7 @@ class SNAS(DifferentiableMethod):
         estimator: Estimator = "reparametrised",
         optimizer: Optimizer | None = None,
         alphas_optimizer: Optimizer | None = None,
-        drop_path: float = 0.3,
+        drop_path: float | None = None,
     ) -> None:
         _check(cost, cost_weight, estimator, drop_path)
         super().__init__(
@@ -125,7 +127,7 @@ class SNAS(DifferentiableMethod):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         weights_optimizer, alphas_optimizer = self.optimizers()  # type: ignore[attr-defined]
         weights = self.relaxed_weights("weights", batch_idx)
-        network = partial(self.network, drop_path=self.drop_path) if self.drop_path else self.network
+        network = partial(self.network, drop_path=self.path_dropout) if self.path_dropout else self.network
         (gradient,) = self.step_weights(
             weights_optimizer,
             batch["weights"],
@@ -181,7 +183,7 @@ class SNAS(DifferentiableMethod):
             self.log("arch/cost", self.cost_under(self.probabilities().detach()).sum(), sync_dist=True)
 
 
-def _check(cost: str | None, cost_weight: float | None, estimator: str, drop_path: float) -> None:
+def _check(cost: str | None, cost_weight: float | None, estimator: str, drop_path: float | None) -> None:
     if cost is not None and cost not in get_args(Cost):
         raise SettingError(f"cost: {', '.join(get_args(Cost))} or null, got {cost!r}")
     if estimator not in get_args(Estimator):
@@ -190,5 +192,5 @@ def _check(cost: str | None, cost_weight: float | None, estimator: str, drop_pat
         raise SettingError(f"cost_weight: 0 or more, or null, got {cost_weight}")
     if cost is None and cost_weight is not None:
         raise SettingError("cost_weight: has no effect without cost; set cost to log or linear")
-    if not 0 <= drop_path < 1:
+    if drop_path is not None and not 0 <= drop_path < 1:
         raise SettingError(f"drop_path: from 0 to below 1, got {drop_path}")

@@ -8,6 +8,7 @@ from lightning_nas.spaces.image_cells.nasnet import NASNetCell
 from lightning_nas.spaces.image_layers.enas_macro import ENASMacro
 from lightning_nas.spaces.image_layers.mobile import ProxylessMobile
 from lightning_nas.spaces.image_layers.spos import ShuffleBlocks
+from lightning_nas.spaces.own.space import OwnSpace
 from lightning_nas.spaces.published import PUBLISHED
 from lightning_nas.spaces.recurrent.darts import DARTSRecurrentCell
 from lightning_nas.spaces.recurrent.enas import ENASRecurrentCell
@@ -25,6 +26,7 @@ __all__ = [
     "Gates",
     "NASBench201",
     "NASNetCell",
+    "OwnSpace",
     "ProxylessMobile",
     "ShuffleBlocks",
     "Space",

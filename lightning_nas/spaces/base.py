@@ -111,6 +111,10 @@ class Network(nn.Module):
         """An input of the right shape, on the network's device."""
         raise NotImplementedError
 
+    def try_out(self) -> Any:
+        """What it puts out for two examples, to see before a training that it does; None where that is known."""
+        return None
+
     def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
         """The ``state_dict`` of an architecture's own network, taken out of this network's.
 
@@ -157,6 +161,9 @@ class Space(Configurable):
         if not hard:
             return ""
         return f"just one option of {', '.join(hard)} can run at a time, so there is nothing that weights could mix"
+
+    rebuilds: bool = True
+    """Whether its spec makes the same space again in another process."""
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)

@@ -85,6 +85,17 @@ class Task(Configurable, ABC):
         """
         raise NotImplementedError
 
+    def check_output(self, output: Any, inputs: dict[str, int]) -> None:
+        """Refuses a network whose outputs it could not read, as far as that is seen before a training.
+
+        Args:
+            output: what the network puts out for two examples.
+            inputs: what the network was built for.
+
+        Raises:
+            SettingError: beginning with the field ``space``, and saying what is needed.
+        """
+
     def reward(
         self, forward: Callable[..., Any], batch: Any, carry: Carry = None, *_: Any, **modules: Any
     ) -> tuple[Tensor, Carry]:

@@ -12,6 +12,21 @@ from lightning_nas.errors import SettingError
 from lightning_nas.tasks.base import Carry, Task
 
 
+def check_shape(output: Any, shape: tuple[int, ...], task: str) -> None:
+    """Refuses what a network puts out, first where it is several, unless it is a tensor of this shape.
+
+    Raises:
+        SettingError: saying what it is.
+    """
+    first = output[0] if isinstance(output, tuple) and output else output
+    got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+    if got != shape:
+        raise SettingError(
+            f"space: the network puts out {got} for two examples, and {task} reads {shape}, by the data's num_classes, "
+            "which a constructor's argument of that name is given"
+        )
+
+
 class ImageClassification(Task):
     """Cross-entropy and accuracy for batches ``(images (N, C, H, W), labels (N,))``.
 
@@ -48,6 +63,9 @@ class ImageClassification(Task):
         if metrics is not None:
             metrics.update(logits.detach(), labels)
         return loss, carry
+
+    def check_output(self, output: Any, inputs: dict[str, int]) -> None:
+        check_shape(output, (2, inputs["num_classes"]), type(self).__name__)
 
     def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
         images, labels = batch

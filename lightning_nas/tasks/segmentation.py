@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from lightning_nas.errors import SettingError
 from lightning_nas.tasks.base import Carry, Task
+from lightning_nas.tasks.image_classification import check_shape
 
 
 class Segmentation(Task):
@@ -49,6 +50,9 @@ class Segmentation(Task):
             metrics.update(logits.detach(), masks)
         losses = [self._per_pixel(outputs, masks) for outputs in (logits, *auxiliary)]
         return losses[0] + self.auxiliary_weight * sum(losses[1:]), carry
+
+    def check_output(self, output: Any, inputs: dict[str, int]) -> None:
+        check_shape(output, (2, inputs["num_classes"], *[inputs["image_size"]] * 2), type(self).__name__)
 
     def reward(self, forward: Callable[..., Any], batch: Any, carry: Carry = None) -> tuple[Tensor, Carry]:
         images, masks = batch

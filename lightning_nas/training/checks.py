@@ -14,7 +14,7 @@ from lightning.pytorch.trainer import Trainer
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
-from lightning_nas.spaces.base import Space
+from lightning_nas.spaces.base import Network, Space
 from lightning_nas.specs import Configurable, find_class
 from lightning_nas.tasks import Task
 
@@ -68,6 +68,17 @@ def check_inputs(built_for: Mapping[str, int], data: DataModule, space: Space) -
                 f"data: {type(data).__name__} has {name} {data.inputs.get(name)}, and the network was built for "
                 f"{built_for[name]}"
             )
+
+
+def check_network(network: Network, task: Task) -> None:
+    """Refuses a network that cannot run, or whose outputs the task cannot read, where that is not known yet.
+
+    Raises:
+        SettingError: saying why.
+    """
+    output = network.try_out()
+    if output is not None:
+        task.check_output(output, network.inputs)
 
 
 # -- continuing ------------------------------------------------------------------------------------------------------

@@ -210,7 +210,10 @@ class NetworkModule(Module):
     metric_names: Sequence[str] = ()
     """The names of the task's metrics, which depend on the data."""
 
-    drop_path: float = 0.0
+    drop_path: float | None = 0.0
+    usual_drop_path: ClassVar[float] = 0.0
+    """What None means as ``drop_path``, where the network has paths to drop."""
+
     drop_path_schedule: DropPathSchedule = "scheduled"
     remedy: ClassVar[str] = "lower the optimizer's lr, or set its clip"
     """What helps where a training diverges."""
@@ -244,7 +247,8 @@ class NetworkModule(Module):
         if follows and not self.metric_names and isinstance(data, DataModule):
             self.metric_names = [str(name) for name in self.task.metrics(self.foreseen_inputs(data))]
         super().check(trainer, data, checkpoint)
-        if self.drop_path or any(isinstance(o, Optimizer) and o.schedule is not None for o in vars(self).values()):
+        optimizers = [held for held in vars(self).values() if isinstance(held, Optimizer)]
+        if self.drop_path != 0.0 or any(optimizer.schedule is not None for optimizer in optimizers):
             checks.check_epochs(trainer)  # which they follow
         if self.task.teachers and not self.teachers:
             self.teachers.load(self.task.teachers, self.task.network_inputs(self.foreseen_inputs(data)))
@@ -283,6 +287,8 @@ class NetworkModule(Module):
             if not isinstance(self.data, DataModule):  # a callback may ask for the network before ``setup``
                 self._adopt()
             self.build_network(self.inputs_for(self.data))
+        if self.fits:
+            checks.check_network(self.network, self.task)
         if self.fits and not self.teachers:  # which nothing else asks
             self.teachers.load(self.task.teachers, self.network.inputs)
 
@@ -339,7 +345,7 @@ class NetworkModule(Module):
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(derive_seed(self.seed, *self.weights_purpose))
             network = self.space.network(self.task.network_inputs(inputs), form=self.form, **self.network_settings)
-        if self.drop_path and "drop_path" not in inspect.signature(network.forward).parameters:
+        if self.drop_path and not _has_paths(network):
             raise SettingError(f"drop_path: networks of {type(self.space).__name__} have no paths to drop; set it to 0")
         return network
 
@@ -446,14 +452,19 @@ class NetworkModule(Module):
         """The network as one architecture runs in it."""
         return self.network
 
+    @property
+    def path_dropout(self) -> float:
+        """The probability to drop a path, where none is set the usual one of networks that have paths."""
+        usual = self.usual_drop_path if self.drop_path is None and _has_paths(self.network) else 0.0
+        return usual if self.drop_path is None else self.drop_path
+
     def dropping_paths(self, share_of_epoch: float) -> Callable[..., Any]:
         """The network with drop-path as it is now, where so much of the current epoch is done."""
-        if not self.drop_path:
+        probability = self.path_dropout
+        if not probability:
             return self.network  # which may have no paths to drop
         epoch = self.epoch + share_of_epoch
-        return partial(
-            self.network, drop_path=drop_path_at(self.drop_path, self.drop_path_schedule, epoch, self.n_epochs)
-        )
+        return partial(self.network, drop_path=drop_path_at(probability, self.drop_path_schedule, epoch, self.n_epochs))
 
     def on_train_start(self) -> None:
         if self.trainer.ckpt_path and self._settings:
@@ -521,3 +532,7 @@ class NetworkModule(Module):
         if self.teachers:  # a run continues
             self.teachers.check_same(checkpoint["lightning_nas"].get("teachers", {}))
         self.carries = checkpoint["carries"]
+
+
+def _has_paths(network: Network) -> bool:
+    return "drop_path" in inspect.signature(network.forward).parameters

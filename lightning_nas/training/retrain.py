@@ -57,7 +57,7 @@ class Retrain(NetworkModule):
         train_on: ``all`` training images, as papers do, without validation unless a set for it is handed over; or the
             ``weights`` part alone, validated on the architecture part, to tune settings without touching the test part.
         optimizer: what trains the weights; None: SGD from .025 by a cosine to 0, momentum .9, weight decay 3e-4.
-        drop_path: the probability to drop a path at the end.
+        drop_path: the probability to drop a path at the end; None: .2, or 0 where the network has no paths to drop.
         drop_path_schedule: ``linear``: from zero with the epochs, the same in all cells (DARTS); ``scheduled``: from
             zero with the steps, times the cell's depth, so that the last cell drops most (NASNet's ScheduledDropPath).
         initial: the path of a checkpoint whose weights the training begins with, as far as their names and shapes are
@@ -65,6 +65,7 @@ class Retrain(NetworkModule):
             the architecture. None: all weights are new. A run that continues does not read it again.
     """
 
+    usual_drop_path = 0.2
     adjustable = frozenset({"drop_path", "drop_path_schedule"})
 
     def __init__(
@@ -76,13 +77,13 @@ class Retrain(NetworkModule):
         seed: int = 0,
         train_on: Literal["all", "weights"] = "all",
         optimizer: Optimizer | None = None,
-        drop_path: float = 0.2,
+        drop_path: float | None = None,
         drop_path_schedule: DropPathSchedule = "linear",
         initial: str | None = None,
     ) -> None:
         if train_on not in ("all", "weights"):
             raise SettingError(f"train_on: all or weights, got {train_on!r}")
-        if not 0 <= drop_path < 1:
+        if drop_path is not None and not 0 <= drop_path < 1:
             raise SettingError(f"drop_path: from 0 to below 1, got {drop_path}")
         if drop_path_schedule not in get_args(DropPathSchedule):
             raise SettingError(f"drop_path_schedule: linear or scheduled, got {drop_path_schedule!r}")

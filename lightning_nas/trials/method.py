@@ -21,7 +21,6 @@ from lightning_nas.training import checks
 from lightning_nas.trials.front import Front, check_reference
 from lightning_nas.trials.loop import TrialLoop
 from lightning_nas.trials.outcome import TrialOutcome
-from lightning_nas.trials.retraining import retrain_config
 
 
 class TrialSearch(Method):
@@ -197,9 +196,6 @@ class TrialSearch(Method):
         evaluator = self.trials.evaluator
         data = None if data is None or data.is_empty else data
         checks.check_parts(self.space, getattr(evaluator, "task", None), data)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "retrain_config"):  # the default is for one space
-                callback.retrain_config = retrain_config(callback.retrain_config, self.space)
         self.trials.folder = None if trainer.fast_dev_run else Path(trainer.default_root_dir)  # type: ignore[attr-defined]
         if data is not None:
             data.prepare_data()

@@ -1,4 +1,4 @@
-"""Which packaged configuration retrains what a search of trials finds: its space is the user's choice."""
+"""Which packaged configuration retrains what a search finds: its space is the user's choice."""
 
 import inspect
 from pathlib import Path
@@ -9,6 +9,10 @@ import yaml
 from lightning_nas.files import config_folder, find_config, packaged_configs
 from lightning_nas.spaces.architecture_file import load_architecture
 from lightning_nas.spaces.base import Space
+from lightning_nas.spaces.own.space import OwnSpace
+
+OF_OWN_NETWORKS = "own/retrain.yaml"
+"""The configuration that retrains networks of a user's own, whose architecture is in no package."""
 
 
 def retrain_config(named: str, space: Space) -> str:
@@ -22,12 +26,17 @@ def retrain_config(named: str, space: Space) -> str:
         the name of the configuration; else of the one for this space that is called alike, if there is one.
     """
     path = Path(find_config(named))
-    if config_folder().resolve() not in path.resolve().parents or _fits(_settings(path), space):
+    if config_folder().resolve() not in path.resolve().parents:
+        return named
+    if isinstance(space, OwnSpace):
+        return OF_OWN_NETWORKS
+    if _fits(_settings(path), space):
         return named
     for name in packaged_configs():
         if Path(name).name == path.name:
             settings = _settings(config_folder() / name)
-            if type(load_architecture(settings["architecture"]).space) is type(space) and _fits(settings, space):
+            named_there = settings.get("architecture")
+            if named_there and type(load_architecture(named_there).space) is type(space) and _fits(settings, space):
                 return name
     return named
 

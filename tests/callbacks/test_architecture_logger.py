@@ -42,7 +42,7 @@ class Recorded(pl.Callback):
 )
 def test_the_next_command_names_the_data_of_the_search(config, data, expected, tmp_path):
     logger = ArchitectureLogger(retrain_config=config)
-    found = SimpleNamespace(run=RunFolder(tmp_path), next_step="retrain")
+    found = SimpleNamespace(run=RunFolder(tmp_path), next_step="retrain", found=SimpleNamespace(space=DARTSCell()))
     command = f"python -m lightning_nas fit --config {config} --model.architecture {tmp_path / 'architecture.json'}"
     assert logger.next_command(found, data) == command + expected
 

@@ -16,6 +16,7 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    OwnSpace,
     ProxylessMobile,
     ShuffleBlocks,
 )
@@ -26,6 +27,7 @@ from lightning_nas.testing.method import quiet_trainer as trainer
 from lightning_nas.training import SGD
 from lightning_nas.training.lr_schedules import Cosine, Linear
 from tests.helpers.optimizers import objects
+from tests.helpers.own_network import Net
 
 __all__ = ["differing", "snapshot", "trainer"]  # so that a test imports all from here
 
@@ -40,6 +42,7 @@ NETWORKS = {
     ShuffleBlocks: {},
     DARTSRecurrentCell: {"hidden": 6},
     ENASRecurrentCell: {"hidden": 6},
+    OwnSpace: {},
 }
 """Small ones for each space."""
 
@@ -202,6 +205,31 @@ CASES = {
         digits,
         architecture_steps=4,
         neither=("reinforce.baseline",),
+    ),
+    "darts-own": MethodCase(partial(darts, space=OwnSpace(Net)), digits, thorough=True),
+    "p-darts-own": MethodCase(
+        partial(
+            pdarts,
+            space=OwnSpace(Net),
+            network={},
+            stages=[{}],
+            operations=[],
+            skip_dropout=[0.0],
+            epochs=3,
+        ),
+        digits,
+    ),
+    "snas-own": MethodCase(partial(snas, space=OwnSpace(Net)), digits),
+    "gdas-own": MethodCase(partial(gdas, space=OwnSpace(Net)), digits),
+    "spos-own": MethodCase(partial(spos, space=OwnSpace(Net), limit="n_params <= 300"), digits, architecture_steps=0),
+    "enas-own": MethodCase(
+        partial(enas, space=OwnSpace(Net), drop_path=0.0),
+        digits,
+        architecture_steps=4,
+        neither=("baseline.average",),
+    ),
+    "random-search-ws-own": MethodCase(
+        partial(random_search_ws, space=OwnSpace(Net)), digits, architecture_steps=0, neither=("steps",)
     ),
     "darts-enas-micro": MethodCase(partial(darts, order="first", space=MICRO), digits),
     "darts-rnn": MethodCase(

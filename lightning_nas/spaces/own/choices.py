@@ -4,6 +4,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +15,6 @@ from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Choice
 from lightning_nas.spaces.own.running import Runs, runs_of
 from lightning_nas.spaces.own.values import check_label
-from lightning_nas.spaces.sums import add_weighted
 
 Reduction = Literal["sum", "mean", "concat", "none"]
 
@@ -127,7 +127,7 @@ class LayerChoice(OwnChoice):
         total: Any = None
         for number, (option, weight) in enumerate(_some(runs_of(self.name), self.name)):
             term = self._modules[option](*args, **kwargs)  # type: ignore[misc]
-            total = _with(total, term, weight) if number else _weighted(term, weight)
+            total = _with(self.name, total, term, weight) if number else _weighted(term, weight)
         return total
 
     def choices(self, node: str) -> list[Choice]:
@@ -207,7 +207,8 @@ class InputChoice(OwnChoice):
         total = None
         for option, weight in _some(runs_of(self.name), self.name):
             result = self._reduced([(inputs[int(k)], None) for k in option.split("+")])
-            total = result if self.reduction == "none" else add_weighted(total, result, weight)
+            result = result if weight is None else weight * result
+            total = result if total is None else _sum(self.name, total, result)
         return total
 
     def _reduced(self, terms: list[tuple[Tensor, Tensor | None]]) -> Any:
@@ -217,7 +218,7 @@ class InputChoice(OwnChoice):
             return weighted
         if self.reduction == "concat":
             return torch.cat(weighted, self.dim)
-        total = functools.reduce(operator.add, weighted)
+        total = functools.reduce(partial(_sum, self.name), weighted)
         if self.reduction == "sum":
             return total
         number: Any = len(terms)  # what has no weight counts as one
@@ -312,7 +313,7 @@ class RepeatChoice(OwnChoice):
             x = blocks[number - 1](x) if number else x  # type: ignore[misc]
             if number in weights:
                 first = number == min(weights)
-                total = _weighted(x, weights[number]) if first else _with(total, x, weights[number])
+                total = _weighted(x, weights[number]) if first else _with(self.name, total, x, weights[number])
         return total
 
     def choices(self, node: str) -> list[Choice]:
@@ -339,10 +340,26 @@ def _weighted(term: Any, weight: Tensor | None) -> Any:
     return term if weight is None else tree_map(lambda x: weight * x if isinstance(x, Tensor) else x, term)
 
 
-def _with(total: Any, term: Any, weight: Tensor | None) -> Any:
-    """A sum of such terms, with one more. What is no tensor stays that of the first."""
-    term = _weighted(term, weight)
-    return tree_map(lambda a, b: a + b if isinstance(a, Tensor) else a, total, term)
+def _with(name: str, total: Any, term: Any, weight: Tensor | None) -> Any:
+    """A sum of such terms, with one more. What is no tensor stays that of the first.
+
+    Raises:
+        SettingError: if one puts out something else than the others, so that it could not stand in their place.
+    """
+    try:
+        return tree_map(partial(_sum, name), total, _weighted(term, weight))
+    except SettingError:
+        raise
+    except ValueError as error:
+        got = f"a {type(total).__name__} and a {type(term).__name__}"
+        raise SettingError(f"{name}: options that put out the same, such as a tensor each, got {got}") from error
+
+
+def _sum(name: str, one: Any, other: Any) -> Any:
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape != other.shape:
+        got = f"{tuple(one.shape)} and {tuple(other.shape)}"
+        raise SettingError(f"{name}: options that put out the same shapes, got {got}")
+    return one + other if isinstance(one, Tensor) else one
 
 
 def _some(runs: Runs, name: str) -> Runs:

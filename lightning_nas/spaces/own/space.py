@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,15 @@ from lightning_nas.spaces.own.followed import IN_TRIALS, PART_OF_ATTENTION, chec
 from lightning_nas.spaces.own.fused import unfuse
 from lightning_nas.spaces.own.language_model import WindowReader
 from lightning_nas.spaces.own.running import Running
+from lightning_nas.spaces.own.trying import LIBRARIES, said_of, try_out
 from lightning_nas.spaces.own.values import Build, bound, settled, values_in
 from lightning_nas.spaces.tables import Cost
-from lightning_nas.specs import class_path, find_class
+from lightning_nas.specs import check_arguments, class_path, find_class
+
+if TYPE_CHECKING:
+    Given = str | type[nn.Module] | nn.Module
+else:  # for the command line and files, which would import a class
+    Given = str
 
 Condition = tuple[tuple[str, tuple[str, ...]], ...]
 """Names of choices with the options of each, all of which have to be taken."""
@@ -32,7 +38,9 @@ RuleState = tuple[bool, tuple[tuple[str, tuple[Condition, ...]], ...]]
 
 
 class OwnSpace(Space):
-    """The choices in a network of your own: ``LayerChoice``, ``InputChoice``, ``RepeatChoice``, ``ValueChoice``.
+    """What there is to choose in a network of your own, of which no more than the class is named: my_package.Net.
+
+    The choices are those that stand in it: ``LayerChoice``, ``InputChoice``, ``RepeatChoice``, ``ValueChoice``.
 
     Every method and strategy searches it. A choice inside a candidate matters where that candidate is taken, and is
     otherwise its first option, so that every network is one architecture.
@@ -48,18 +56,24 @@ class OwnSpace(Space):
         SettingError: if there is no such class, or no choice in it, or choices with one label differ.
     """
 
-    def __init__(self, network: str | type[nn.Module] | nn.Module, arguments: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: Given, arguments: dict[str, Any] | None = None) -> None:
         self.arguments = dict(arguments or {})
         self.template, self.network_class = _found(network)
         if self.template is not None and self.arguments:
             raise SettingError("arguments: those of the constructor, and the network is built already; leave them out")
         path = class_path(self.network_class)
         self._init_args["network"] = path if self.template is None else _remembered(path, self.template)
+        if self.template is None:
+            self._check_arguments()
         self.usual_inputs = self._usual_inputs()
         found = self._surveyed()
         self.conditions = found.conditions
         super().__init__(found.choices)
         self.start = (False, tuple((name, tuple(found.conditions[name])) for name in found.conditional))  # a RuleState
+
+    @property
+    def rebuilds(self) -> bool:  # type: ignore[override]
+        return self.template is None
 
     @property
     def name(self) -> str:
@@ -219,10 +233,29 @@ class OwnSpace(Space):
         with build.active():
             try:
                 return self.network_class(**filled, **self.arguments)
-            except TypeError as error:
+            except SettingError:
+                raise
+            except (TypeError, ValueError) as error:
                 chosen = build.plain or all(len(build.left_of(*item)) == 1 for item in build.seen.items())
-                how = f"{self.arguments}: {error}" if chosen else f"numbers that are open: {error}. {IN_TRIALS}"
+                reason = said_of(error)
+                how = f"{self.arguments}: {reason}" if chosen else f"numbers that are open: {reason}. {IN_TRIALS}"
                 raise SettingError(f"arguments: {self.name} cannot be built with {how}") from error
+
+    def _check_arguments(self) -> None:
+        """Refuses arguments that the constructor does not take, and where one is missing."""
+        parameters = inspect.signature(self.network_class).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        names = [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for name in self.arguments:
+            if name not in names and not takes_all:
+                there = ", ".join(names) or "none"
+                raise SettingError(f"arguments.{name}: {self.name} has no such argument; there are {there}")
+        plain = {n: v for n, v in self.arguments.items() if n in names and parameters[n].annotation in _PLAIN}
+        self.arguments |= check_arguments(self.network_class, plain, "arguments")
+        for name in names:
+            known = name in self.arguments or name in (*Space.usual_inputs, "vocabulary")
+            if parameters[name].default is inspect.Parameter.empty and not known:
+                raise SettingError(f"arguments.{name}: {self.name} needs it, and no data say it")
 
     def _parameters(self) -> Iterable[str]:
         return inspect.signature(self.network_class).parameters
@@ -297,6 +330,9 @@ class OwnNetwork(Network):
             return torch.zeros(batch_size, 1, dtype=torch.long, device=parameter.device)
         size = self.inputs["image_size"]
         return parameter.new_zeros(batch_size, self.inputs["channels"], size, size)
+
+    def try_out(self) -> Any:
+        return try_out(self.space, self.net, self.example(2))
 
     def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
         """The ``state_dict`` of an architecture's own network, taken out of this network's.
@@ -408,6 +444,12 @@ class Survey:
         return list(placed.values())
 
 
+_PLAIN = (int, float, str, bool)
+"""The types of a constructor's arguments that are checked before it is called."""
+
+_PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
+"""What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
+
 _TEMPLATES: dict[str, nn.Module] = {}
 """Networks that were handed over as they are, by what specs call them. In this process a spec brings them back."""
 
@@ -436,10 +478,12 @@ def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
             f"network: a {path} was handed over that was built already, which no file brings back; hand it over again, "
             "as in load_from_checkpoint(path, space=Space.of(net)), or hand over the class"
         )
+    if path.partition(".")[0] in LIBRARIES:  # else a file could have any module of theirs built, with any arguments
+        raise SettingError(f"network: a class of your own, got {network[:200]}, which has no choices in it")
     found = find_class(network, nn.Module)
     if found is None:
-        package = network.partition(".")[0][:80]
-        raise SettingError(f"network: {network[:200]} is no nn.Module that is imported; --import {package}")
+        module = network.rpartition(".")[0][:80]
+        raise SettingError(f"network: {network[:200]} is no network of your own that is imported; --import {module}")
     return None, found
 
 
