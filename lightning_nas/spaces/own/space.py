@@ -4,11 +4,14 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lightning_nas.errors import SettingError
 from lightning_nas.operations.sliced import SLICED, cut, parts_of
@@ -50,7 +53,7 @@ class OwnSpace(Space):
         self.usual_inputs = self._usual_inputs()
         build = Build({})
         with torch.random.fork_rng(devices=[]):
-            net = self._new(self.usual_inputs, build)
+            net = self._new(self.usual_inputs, build) if self.template is None else self.template
         found = Survey(net, build.seen)
         self.conditions = found.conditions
         super().__init__(found.choices)
@@ -133,12 +136,34 @@ class OwnSpace(Space):
         fixed = {name: values[0] for name, values in left.items() if len(values) == 1}
         for path, module in net.named_modules():
             self._settle(path or self.name, module, fixed)
-        for module in net.modules():
-            ours: tuple[Any, ...] = (OwnChoice, *SLICED.values())
-            if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, ours) for m in module.modules()):
-                # PyTorch's fused kernel reads the weights of the layers inside as they are; it gives way to hooks
-                module.linear1.register_forward_pre_hook(no_hook)
+        _without_fused_kernels(net)
         return OwnNetwork(self, inputs, net)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator["OwnNetwork"]:
+        """The very network that was handed over, without a copy, as the one in which all architectures live.
+
+        Inside, its layers run what the gates say; afterwards they are what they were, with the weights that they have
+        by then.
+
+        Raises:
+            SettingError: if the space is that of a class, or a value is chosen of a layer that has no slices.
+        """
+        if self.template is None:
+            raise SettingError("network: a network, to be searched where it stands, and not its class")
+        Survey.names(self.template)  # another space of it, or of a part of it, may have called them otherwise
+        before = [(module, type(module)) for module in self.template.modules()]
+        hooks: list[RemovableHandle] = []
+        try:
+            for path, module in self.template.named_modules():
+                self._settle(path or self.name, module, {})
+            hooks = _without_fused_kernels(self.template)
+            yield OwnNetwork(self, dict(self.usual_inputs), self.template)
+        finally:
+            for module, cls in before:
+                module.__class__ = cls
+            for hook in hooks:
+                hook.remove()
 
     def _settle(self, path: str, module: nn.Module, fixed: Mapping[str, float]) -> None:
         """Gives a module plain sizes where they are known, and slices of its weights where they are not."""
@@ -151,6 +176,7 @@ class OwnSpace(Space):
                 open_values.append(attribute)
         if not open_values:
             cut(module)
+            module.__class__ = next((plain for plain, own in SLICED.items() if type(module) is own), type(module))
         elif type(module) in SLICED:
             module.__class__ = SLICED[type(module)]
         elif not isinstance(module, _PART_OF_ATTENTION):
@@ -355,14 +381,17 @@ class Survey:
 _PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
 """What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
 
-_TEMPLATES: dict[str, nn.Module] = {}
-"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back."""
+_TEMPLATES: MutableMapping[str, nn.Module] = weakref.WeakValueDictionary()
+"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back, as long
+as somebody else has them."""
+
+_NUMBERS = itertools.count()
 
 
 def _remembered(path: str, net: nn.Module) -> str:
     name = next((name for name, known in _TEMPLATES.items() if known is net), None)
     if name is None:
-        name = f"{path}#{len(_TEMPLATES)}"
+        name = f"{path}#{next(_NUMBERS)}"
         _TEMPLATES[name] = net
     return name
 
@@ -392,6 +421,19 @@ def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
 
 def _of_value(label: str, numbers: tuple[float, ...], node: str) -> Choice:
     return Choice(label, tuple(f"{n:g}" for n in numbers), node, "value", values=numbers, relaxable=False)
+
+
+def _without_fused_kernels(net: nn.Module) -> list[RemovableHandle]:
+    """Has layers of PyTorch's transformers run the layers inside of them where these are ours; the hooks that do it.
+
+    The fused kernel reads the weights of the layers inside as they are. It gives way to hooks.
+    """
+    ours: tuple[Any, ...] = (OwnChoice, *SLICED.values())
+    return [
+        module.linear1.register_forward_pre_hook(no_hook)
+        for module in net.modules()
+        if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, ours) for m in module.modules())
+    ]
 
 
 def no_hook(module: nn.Module, given: Any) -> None:
