@@ -126,7 +126,7 @@ class OwnSearch(Callback, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         figures = self.choose(trainer, pl_module)
         best = self.best()
-        with self.calibrated(trainer, pl_module, best):
+        with self.calibrated(trainer, pl_module, best), own_steps.set_aside(pl_module):
             self._norms.train()  # as they were in the fit
             self._frozen = freeze(self._own, best)
         for logger in trainer.loggers:

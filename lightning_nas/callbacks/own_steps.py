@@ -64,28 +64,34 @@ def loss_of(returned: Any, step: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def unnoticed(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Inside, nothing is logged, and whatever the module and its metrics keep, but for weights and buffers, is a copy,
-    which is dropped in the end. Random numbers are not used up.
-    """
+def set_aside(module: LightningModule) -> Iterator[None]:
+    """Inside, whatever the module and its metrics keep, but for weights, buffers and parts, is a copy without a graph,
+    which is dropped in the end."""
     ours = (LightningModule, Metric, MetricCollection)
     kept = [(vars(part), dict(vars(part))) for part in module.modules() if isinstance(part, ours)]
-    loggers = trainer.loggers
-    device = module.device
     try:
         for attributes, values in kept:
-            attributes.update({k: _copied(v) for k, v in values.items() if k not in _OF_MODULES})
+            attributes.update({name: _copied(value) for name, value in values.items() if name not in _OF_MODULES})
+        yield
+    finally:
+        for attributes, values in kept:
+            attributes.clear()
+            attributes.update(values)
+
+
+@contextlib.contextmanager
+def unnoticed(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Inside, nothing is logged, and the module keeps nothing. Random numbers are not used up."""
+    loggers, device = trainer.loggers, module.device
+    with set_aside(module), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for part in module.modules():
             if isinstance(part, LightningModule):
                 vars(part)["log"] = _no_log  # ``log_dict`` calls it, too
         trainer.loggers = [DummyLogger() for _ in loggers]
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
             yield
-    finally:
-        trainer.loggers = loggers
-        for attributes, values in kept:
-            attributes.clear()
-            attributes.update(values)
+        finally:
+            trainer.loggers = loggers
 
 
 _OF_MODULES = frozenset(vars(nn.Module()))
