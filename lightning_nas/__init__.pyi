@@ -3,6 +3,8 @@
 from lightning_nas.callbacks.architecture_logger import ArchitectureLogger as ArchitectureLogger
 from lightning_nas.callbacks.averaging import NonMonotoneAveraging as NonMonotoneAveraging
 from lightning_nas.callbacks.interruption import Interruption as Interruption
+from lightning_nas.callbacks.path_search import PathSearch as PathSearch
+from lightning_nas.callbacks.relaxed_search import RelaxedSearch as RelaxedSearch
 from lightning_nas.controllers.base import Controller as Controller
 from lightning_nas.controllers.factorized import FactorizedController as FactorizedController
 from lightning_nas.controllers.lstm import LSTMController as LSTMController

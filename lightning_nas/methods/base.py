@@ -25,6 +25,7 @@ from lightning_nas.spaces.base import Architecture, Gates, Space
 from lightning_nas.supernets.limits import Limits
 from lightning_nas.supernets.scoring import Statistics
 from lightning_nas.tasks import Task
+from lightning_nas.training.gradients import apply_gradients
 from lightning_nas.training.module import Module, NetworkModule
 
 
@@ -229,28 +230,8 @@ class OneShotMethod(NetworkModule, Method):
         A parameter whose gradient is None on every rank is left alone, weight decay and momentum included. Just
         ``counted`` steps advance the trainer's global step, so that it counts batches.
         """
-        for parameter, gradient in zip(parameters, self._reduced(parameters, gradients), strict=True):
-            parameter.grad = gradient
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, clip)
-        if counted:
-            optimizer.step()
-        else:
-            optimizer.optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None
-
-    def _reduced(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        if self.trainer.world_size == 1:
-            return gradients
-        reduce = self.trainer.strategy.reduce
-        used = reduce(torch.tensor([g is not None for g in gradients], device=self.device).float(), reduce_op="sum")
-        dense = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        flat = reduce(torch.cat([gradient.reshape(-1) for gradient in dense]), reduce_op="mean")
-        parts = flat.split([gradient.numel() for gradient in dense])
-        return [
-            part.view_as(gradient) if n else None for part, gradient, n in zip(parts, dense, used.tolist(), strict=True)
-        ]
+        step = optimizer.step if counted else optimizer.optimizer.step
+        apply_gradients(self.trainer, step, parameters, gradients, clip)
 
     def step_weights(
         self,

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from lightning_nas.errors import SettingError
-from lightning_nas.methods.differentiable import DifferentiableMethod, Weights, gradient_of
+from lightning_nas.methods.differentiable import DifferentiableMethod, Weights
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.relaxations import Relaxation, Softmax
+from lightning_nas.relaxations.logits import gradient_of
 from lightning_nas.spaces.base import Space
 from lightning_nas.supernets.scoring import Statistics
 from lightning_nas.tasks import Task

@@ -15,6 +15,7 @@ from lightning_nas.errors import SettingError
 from lightning_nas.methods.base import OneShotMethod
 from lightning_nas.operations.normalization import batch_statistics
 from lightning_nas.relaxations import Relaxation
+from lightning_nas.relaxations.logits import by_choice, drawn_logits, gradient_of, present_options
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture, Gates, Space
 from lightning_nas.supernets.scoring import Statistics
@@ -81,13 +82,10 @@ class DifferentiableMethod(OneShotMethod):
         Args:
             purpose: what their seed is derived for.
         """
-        widest = max(len(choice.options) for choice in self.space.choices)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, *purpose))
-        drawn = torch.randn(len(self.space.choices), widest, generator=generator)
-        self.alphas = nn.Parameter(self.alphas_mean + self.alphas_std * drawn)
-        present = [[o < len(choice.options) for o in range(widest)] for choice in self.space.choices]
+        choices, seed = self.space.choices, derive_seed(self.seed, *purpose)
+        self.alphas = nn.Parameter(drawn_logits(choices, self.alphas_mean, self.alphas_std, seed))
         self.present: Tensor
-        self.register_buffer("present", torch.tensor(present), persistent=False)
+        self.register_buffer("present", present_options(choices), persistent=False)
 
     def check(self, trainer: Trainer, data: Any, checkpoint: str | Path | None = None) -> None:
         super().check(trainer, data, checkpoint)
@@ -128,8 +126,7 @@ class DifferentiableMethod(OneShotMethod):
 
     def by_choice(self, weights: Tensor) -> Gates:
         """The rows of weights ``(n_choices, most options)`` as gates."""
-        rows = zip(self.space.choices, weights, strict=True)
-        return {choice.name: row[: len(choice.options)] for choice, row in rows}
+        return by_choice(self.space.choices, weights)
 
     # -- what the search says ----------------------------------------------------------------------------------------
 
@@ -201,12 +198,3 @@ class DifferentiableMethod(OneShotMethod):
                     "happens in long searches; search for fewer epochs, or see architectures.csv for earlier cells",
                     stacklevel=1,
                 )
-
-
-def gradient_of(loss: Tensor, alphas: Tensor) -> Tensor:
-    """The gradient with respect to the alphas; zero where a loss does not depend on them, since nothing that they
-    weigh has run."""
-    if not loss.requires_grad:
-        return torch.zeros_like(alphas)
-    (gradient,) = torch.autograd.grad(loss, alphas, materialize_grads=True)
-    return gradient

@@ -13,8 +13,6 @@ Differs from the released code:
 
 import functools
 import itertools
-import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -195,8 +193,6 @@ class SPOS(SamplingMethod):
         return next(iter(scores)), scores
 
     def _evolve(self, scorer: Scorer, limits: Limits) -> dict[Architecture, float]:
-        from tqdm import tqdm
-
         evolution = Evolution(
             self.space,
             self.seed,
@@ -208,21 +204,7 @@ class SPOS(SamplingMethod):
             self.n_crossovers,
             self.mutation,
         )
-        scores: dict[Architecture, float] = {}
-        shown = {"desc": "Evolution under shared weights", "unit": "candidate", "disable": not scorer.progress}
-        with tqdm(total=self.n_candidates, **shown) as progress:
-            try:
-                for number in range(self.rounds):
-                    for candidate in evolution.round(number, list(scores)):
-                        scores[candidate] = scorer(candidate)
-                        progress.update()
-                    scores = scorer.best_first(scores)
-                    progress.set_postfix(round=number + 1, best=next(iter(scores.values()), math.nan))
-            except KeyboardInterrupt:
-                if not scores:
-                    raise
-                print(f"\nStopped: the best of {len(scores):,} candidates is taken.", file=sys.stderr, flush=True)
-        return scorer.best_first(scores)
+        return evolution.run(self.rounds, scorer, scorer.best_first, scorer.progress)
 
 
 def _intervals(bins: Sequence[float], space: Space) -> list[tuple[float, float]]:

@@ -102,6 +102,8 @@ def recalibrated(network: nn.Module, forward: Callable[[Any], Any], batches: Ite
                 for batch in batches:
                     forward(batch)
             network.eval()
+            for norm, (momentum, _) in zip(norms, saved, strict=True):  # for copies that are made inside
+                norm.momentum = momentum
             yield
     finally:
         for norm, (momentum, buffers) in zip(norms, saved, strict=True):

@@ -1,7 +1,9 @@
 """The evolution that finds an architecture under shared weights (Guo et al. 2020, section 3.4, as released)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from lightning_nas.seeding import derive_seed
@@ -73,6 +75,42 @@ class Evolution:
             if len(new) == before:
                 break
         return list(new)
+
+    def run(
+        self,
+        rounds: int,
+        score: Callable[[Architecture], float],
+        best_first: Callable[[Mapping[Architecture, float]], dict[Architecture, float]],
+        progress: bool = True,
+    ) -> dict[Architecture, float]:
+        """Runs rounds one after the other. Ctrl-C ends them with what has been found.
+
+        Args:
+            rounds: the number of rounds, the first random one included.
+            score: what a candidate is worth.
+            best_first: puts candidates with their scores into the order in which they are parents.
+            progress: whether a bar is drawn.
+
+        Returns:
+            all candidates with their scores, the best first.
+        """
+        from tqdm import tqdm
+
+        scores: dict[Architecture, float] = {}
+        shown = {"desc": "Evolution under shared weights", "unit": "candidate", "disable": not progress}
+        with tqdm(total=min(rounds * self.population, self.space.size), **shown) as bar:
+            try:
+                for number in range(rounds):
+                    for candidate in self.round(number, list(scores)):
+                        scores[candidate] = score(candidate)
+                        bar.update()
+                    scores = best_first(scores)
+                    bar.set_postfix(round=number + 1, best=next(iter(scores.values()), math.nan))
+            except KeyboardInterrupt:
+                if not scores:
+                    raise
+                print(f"\nStopped: the best of {len(scores):,} candidates is taken.", file=sys.stderr, flush=True)
+        return best_first(scores)
 
     def mutant(self, parent: Architecture, rng: Random) -> Architecture:
         """A parent with some choices drawn again; where the rule forbids it, the nearest legal architecture."""

@@ -5,8 +5,10 @@ import copy
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +20,7 @@ from lightning_nas.spaces.base import Architecture, Choice, Gates, Network, Spac
 from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.own.choices import OwnChoice
 from lightning_nas.spaces.own.followed import IN_TRIALS, PART_OF_ATTENTION, check_followed
-from lightning_nas.spaces.own.fused import unfuse
+from lightning_nas.spaces.own.fused import fuse, unfuse
 from lightning_nas.spaces.own.language_model import WindowReader
 from lightning_nas.spaces.own.running import Running
 from lightning_nas.spaces.own.trying import LIBRARIES, said_of, try_out
@@ -84,6 +86,8 @@ class OwnSpace(Space):
         """The choices of the network."""
         with torch.random.fork_rng(devices=[]):
             build = Build({})
+            if self.template is not None:
+                return Survey(self.template, {})
             try:
                 return Survey(self._new(self.usual_inputs, build), build.seen)
             except SettingError:  # of a constructor that needs the numbers themselves: trials can search it
@@ -189,6 +193,31 @@ class OwnSpace(Space):
         unfuse(net)
         return OwnNetwork(self, inputs, net)
 
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator["OwnNetwork"]:
+        """The very network that was handed over, without a copy, as the one in which all architectures live.
+
+        Inside, its layers run what the gates say; afterwards they are what they were, with the weights that they have
+        by then.
+
+        Raises:
+            SettingError: if the space is that of a class, or a value is chosen of a layer that has no slices.
+        """
+        if self.template is None:
+            raise SettingError("network: a network, to be searched where it stands, and not its class")
+        Survey.names(self.template)  # another space of it, or of a part of it, may have called them otherwise
+        before = [(m, type(m), {n: h for n, h in vars(m).items() if values_in(h)}) for m in self.template.modules()]
+        try:
+            for path, module in self.template.named_modules():
+                self._settle(path or self.name, module, {}, {})
+            unfuse(self.template)
+            yield OwnNetwork(self, dict(self.usual_inputs), self.template)
+        finally:
+            for module, cls, held in before:
+                fuse(module)
+                module.__class__ = cls
+                module.__dict__.update(held)
+
     def _settle(
         self, path: str, module: nn.Module, fixed: Mapping[str, float], done: dict[tuple[Tensor, Any], Tensor]
     ) -> None:
@@ -205,6 +234,7 @@ class OwnSpace(Space):
             # a constructor may have made a trained layer smaller by its attributes; what has no slices stays as it is
             with contextlib.nullcontext() if known else contextlib.suppress(SettingError):
                 cut(module, done)
+            module.__class__ = next((plain for plain, own in SLICED.items() if type(module) is own), type(module))
         elif type(module) in SLICED:
             module.__class__ = SLICED[type(module)]
         elif not isinstance(module, PART_OF_ATTENTION):
@@ -450,14 +480,17 @@ _PLAIN = (int, float, str, bool)
 _PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
 """What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
 
-_TEMPLATES: dict[str, nn.Module] = {}
-"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back."""
+_TEMPLATES: MutableMapping[str, nn.Module] = weakref.WeakValueDictionary()
+"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back, as long
+as somebody else has them."""
+
+_NUMBERS = itertools.count()
 
 
 def _remembered(path: str, net: nn.Module) -> str:
     name = next((name for name, known in _TEMPLATES.items() if known is net), None)
     if name is None:
-        name = f"{path}#{len(_TEMPLATES)}"
+        name = f"{path}#{next(_NUMBERS)}"
         _TEMPLATES[name] = net
     return name
 
