@@ -3,6 +3,9 @@
 from lightning_nas.callbacks.architecture_logger import ArchitectureLogger as ArchitectureLogger
 from lightning_nas.callbacks.averaging import NonMonotoneAveraging as NonMonotoneAveraging
 from lightning_nas.callbacks.interruption import Interruption as Interruption
+from lightning_nas.compression.importance import order_by_importance as order_by_importance
+from lightning_nas.compression.library import BlockLibrary as BlockLibrary
+from lightning_nas.compression.widths import choose_widths as choose_widths
 from lightning_nas.controllers.base import Controller as Controller
 from lightning_nas.controllers.factorized import FactorizedController as FactorizedController
 from lightning_nas.controllers.lstm import LSTMController as LSTMController

@@ -4,8 +4,10 @@ import contextlib
 import copy
 import functools
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -355,14 +357,16 @@ class Survey:
 _PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
 """What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
 
-_TEMPLATES: dict[str, nn.Module] = {}
-"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back."""
+_TEMPLATES: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
+"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back, as long
+as somebody has them."""
+_NUMBERS = itertools.count()
 
 
 def _remembered(path: str, net: nn.Module) -> str:
     name = next((name for name, known in _TEMPLATES.items() if known is net), None)
     if name is None:
-        name = f"{path}#{len(_TEMPLATES)}"
+        name = f"{path}#{next(_NUMBERS)}"
         _TEMPLATES[name] = net
     return name
 
