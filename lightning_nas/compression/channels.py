@@ -147,7 +147,11 @@ class _Reading:
             self.states[node] = self._of_node(node)
 
     def found(self) -> list[Channels]:
-        return list({id(channels.whole): channels.whole for channels in self.put_out.values()}.values())
+        found = list({id(channels.whole): channels.whole for channels in self.put_out.values()}.values())
+        order = {path: number for number, (path, _) in enumerate(self.net.named_modules())}
+        for channels in found:
+            channels.producers = dict.fromkeys(sorted(channels.producers, key=order.__getitem__))
+        return sorted(found, key=lambda channels: order[next(iter(channels.producers))])
 
     def _of_node(self, node: fx.Node) -> State | None:
         """The state of what a node puts out; None where that is a number."""
