@@ -113,8 +113,9 @@ class _Place:
 
     def factor(self, label: str) -> int:
         """How many of it there are for each channel."""
-        ratios = {self.value.under({label: n}) / n for n in self.value.options[label]}
-        if set(self.value.options) != {label} or len(ratios) > 1 or not (ratio := ratios.pop()).is_integer():
+        alone = set(self.value.options) == {label}
+        ratios = {self.value.under({label: n}) / n for n in self.value.options[label]} if alone else set()
+        if len(ratios) != 1 or not (ratio := ratios.pop()).is_integer():
             raise SettingError(f"{label}: {self.attribute} of {self.path} is no whole multiple of it alone")
         return int(ratio)
 

@@ -1,7 +1,6 @@
 """Widths to choose in a network that is there, put into all layers that share them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -61,8 +60,21 @@ def _with(everything: Sequence[Channels], path: str) -> Channels:
     raise SettingError(f"layers: paths of convolutions and linear layers, which are {known}; got {path!r}")
 
 
+def _sizes(net: nn.Module, channels: Channels) -> Iterator[tuple[nn.Module, str, int]]:
+    """The layers of the channels, with the attribute that says how many, and how many that says for each."""
+    for paths, side in ((dict.fromkeys(channels.producers, 1), "out"), (channels.readers, "in")):
+        for path, factor in paths.items():
+            layer = net.get_submodule(path)
+            yield layer, f"{side}_{'features' if isinstance(layer, nn.Linear) else 'channels'}", factor
+    for path, factor in channels.norms.items():
+        yield net.get_submodule(path), "num_features", factor
+    for path in channels.depthwise:
+        for attribute in ("in_channels", "out_channels", "groups"):
+            yield net.get_submodule(path), attribute, 1
+
+
 def _chosen(net: nn.Module, channels: Channels) -> bool:
-    return any(values_in(held) for path in channels.members for held in vars(net.get_submodule(path)).values())
+    return any(values_in(getattr(layer, attribute)) for layer, attribute, _ in _sizes(net, channels))
 
 
 def _narrowed(net: nn.Module, channels: Channels, shares: Sequence[float]) -> str:
@@ -71,19 +83,6 @@ def _narrowed(net: nn.Module, channels: Channels, shares: Sequence[float]) -> st
     assert channels.width is not None  # producers know it
     numbers = {max(1, round(share * channels.width)) for share in shares} | {channels.width}
     value = ValueChoice(sorted(numbers), label)
-
-    def times(factor: int) -> Any:
-        return value if factor == 1 else value * factor
-
-    sizes: dict[str, dict[str, Any]] = {path: {"out": value} for path in channels.producers}
-    sizes |= {path: {"out": value, "in": value, "groups": value} for path in channels.depthwise}
-    for path, factor in channels.readers.items():
-        sizes.setdefault(path, {})["in"] = times(factor)
-    for path, factor in channels.norms.items():
-        net.get_submodule(path).__dict__["num_features"] = times(factor)
-    for path, held in sizes.items():
-        layer = net.get_submodule(path)
-        unit = "features" if isinstance(layer, nn.Linear) else "channels"
-        for name, size in held.items():
-            layer.__dict__[name if name == "groups" else f"{name}_{unit}"] = size
+    for layer, attribute, factor in _sizes(net, channels):
+        setattr(layer, attribute, value if factor == 1 else value * factor)
     return label
