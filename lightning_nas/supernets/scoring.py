@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import move_data_to_device
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_nas.data import AnyData, DataModule
@@ -74,25 +74,29 @@ class Scorer:
         bn, progress = method.bn, method.draws_bars
         return cls(method.space, method.network, task, validation, calibration, bn, modules, progress)
 
-    @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
         """The task's score of one architecture."""
+        return self.figures(architecture)[self.task.score]
+
+    @torch.no_grad()
+    def figures(self, architecture: Architecture) -> dict[str, float]:
+        """The task's score of one architecture by its name, and as ``loss`` the mean of the batches' losses."""
         with self.normalising(architecture) as forward:
             metrics = self.task.metrics(self.network.inputs, over_ranks=False).to(self.device)  # type: ignore[arg-type]
             run = self._one_after_another(forward, metrics)
-            for batch in self.validation:
-                run(batch)
-        return float(metrics.compute()[self.task.score])
+            losses = [run(batch) for batch in self.validation]
+        return {"loss": float(torch.stack(losses).mean()), self.task.score: float(metrics.compute()[self.task.score])}
 
     def _one_after_another(
         self, forward: Callable[..., Any], metrics: MetricCollection | None = None
-    ) -> Callable[[Any], None]:
-        """What runs the batches of one stream, each with the carry of the batch before it."""
+    ) -> Callable[[Any], Tensor]:
+        """What runs the batches of one stream, each with the carry of the batch before it, and returns their losses."""
         carry = None
 
-        def run(batch: Any) -> None:
+        def run(batch: Any) -> Tensor:
             nonlocal carry
-            _, carry = self.task.loss(forward, batch, carry, metrics, **self.modules)
+            loss, carry = self.task.loss(forward, batch, carry, metrics, **self.modules)
+            return loss
 
         return run
 

@@ -76,6 +76,14 @@ def own_parts(names):
     assert sum(a != b for a, b in zip(first.architecture, later.architecture, strict=True)) == 1  # a neighbour
 
 
+def compress(names):
+    n_params = [sum(p.numel() for p in names[name].parameters()) for name in ("net", "small")]
+    assert n_params[0] == 85258
+    assert 25000 < n_params[1] <= 29000
+    assert names["right"] / len(names["sets"][2]) > 0.95
+    assert type(names["small"]) is type(names["net"])
+
+
 CHECKS = {
     check.__name__: check
     for check in (
@@ -89,6 +97,7 @@ CHECKS = {
         segmentation,
         own_operation,
         own_parts,
+        compress,
     )
 }
 

@@ -477,9 +477,6 @@ class Survey:
 _PLAIN = (int, float, str, bool)
 """The types of a constructor's arguments that are checked before it is called."""
 
-_PART_OF_ATTENTION = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
-"""What ``nn.MultiheadAttention`` keeps its last matrix in, which it slices itself."""
-
 _TEMPLATES: MutableMapping[str, nn.Module] = weakref.WeakValueDictionary()
 """Networks that were handed over as they are, by what specs call them. In this process a spec brings them back, as long
 as somebody else has them."""
