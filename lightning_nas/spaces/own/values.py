@@ -90,7 +90,7 @@ class Value:
         Raises:
             SettingError: if it can be another one, and no architecture runs.
         """
-        possible = set() if numbers_now() else self.possible({})
+        possible = set() if numbers_now() or _asked_by_torch(3) else self.possible({})
         if len(possible) > 1:
             raise SettingError(
                 f"{', '.join(self.options)}: {what} would forget that it is chosen; whole numbers are enough, as in "
@@ -106,8 +106,7 @@ class Value:
         """
         if _BUILD.get() is not None and not numbers_now():
             answers = Value(function, self, *others).possible({})
-            asks = sys._getframe(2).f_globals.get("__name__", "")
-            if len(answers) > 1 and not asks.startswith("torch."):  # whose layers check their arguments
+            if len(answers) > 1 and not _asked_by_torch(3):
                 raise SettingError(
                     f"{', '.join(self.options)}: a constructor decides by it, with another answer for each number, but "
                     "builds one network for all of them. Decide in forward, or let a LayerChoice choose"
@@ -147,6 +146,12 @@ class Value:
 
     def __divmod__(self, other: Any) -> tuple[Any, Any]:
         return self // other, self % other
+
+
+def _asked_by_torch(depth: int) -> bool:
+    """Whether the caller so many frames up is PyTorch, whose layers check their arguments and draw weights by them."""
+    asks: str = sys._getframe(depth).f_globals.get("__name__", "")
+    return asks.startswith("torch.")
 
 
 def _arithmetic(name: str, function: Callable[..., Any]) -> None:
