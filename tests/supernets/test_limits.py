@@ -72,6 +72,7 @@ def test_the_best_of_all_that_keep_the_limit(name):
     assert found_best == 30 if name in EXACT else found_best >= 27
 
 
+@pytest.mark.slow  # ten seconds, most of them for FLOPs
 def test_several_limits_hold_together():
     space, settings = EXACT["darts"]
     rng, (_, params), flops = Random(0), learnt("darts"), Flops(space, INPUTS, **settings)
