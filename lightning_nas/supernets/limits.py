@@ -28,7 +28,7 @@ FEW = 100
 """How often an architecture is drawn by the prior alone where it could be drawn by what it costs too."""
 
 PATIENCE = 1000
-"""How often an architecture is drawn until limits are given up as ones that none keeps."""
+"""How often an architecture is drawn after these until limits are given up as ones that none keeps."""
 
 LOOKED_AT = 50
 """The number of architectures that may keep the limits, by sums that are not exact, and do not, until sums are limited
@@ -177,34 +177,45 @@ class Limits:
     def random(self, rng: Random) -> Architecture:
         """An architecture drawn by the space's prior that keeps the limits.
 
-        Where counts are sums one is found however few there are, if the prior is over architectures.
+        Where counts are sums and architectures are equally likely, one is found however few there are.
 
         Raises:
             SettingError: if none is found, with the smallest that there is.
         """
         uniform = self.space.prior == "architecture" or not self.space.has_rule
-        if self and self.exact and uniform:
-            found = self._first(lambda: self.space.random(rng), FEW)
-            return self._drawn_by_sums(rng) if found is None else found
-        return self.draw(lambda: self.space.random(rng))
+        by_sums = self and self.exact and uniform
+        return self.draw(lambda: self.space.random(rng), (lambda: self._drawn_by_sums(rng)) if by_sums else None)
 
-    def draw(self, draw: Callable[[], Architecture]) -> Architecture:
+    def draw(
+        self, draw: Callable[[], Architecture], then: Callable[[], Architecture | None] | None = None
+    ) -> Architecture:
         """The first of architectures, drawn one after the other, that keeps the limits.
+
+        Args:
+            draw: draws the next architecture.
+            then: draws in its place, or tries to, where none of the first ``FEW`` keeps them; None: it goes on.
 
         Raises:
             SettingError: if none of ``PATIENCE`` does, with the smallest that there is.
         """
-        found = self._first(draw, PATIENCE)
+        found = self._first(draw, FEW)
         if found is None:
-            raise self._refusal(f"none of {PATIENCE:,} that were drawn")
+            self._some_keeps  # noqa: B018  # or it is said now that none does
+            found = self._first(then or draw, PATIENCE)
+        if found is None:
+            raise self._refusal(f"none of {PATIENCE:,} drawn architectures")
         return found
 
-    def _first(self, draw: Callable[[], Architecture], tries: int) -> Architecture | None:
-        return next(filter(self.keeps, (draw() for _ in range(tries))), None)
+    def _first(self, draw: Callable[[], Architecture | None], tries: int) -> Architecture | None:
+        drawn = (draw() for _ in range(tries))
+        return next((each for each in drawn if each is not None and self.keeps(each)), None)
+
+    @functools.cached_property
+    def _some_keeps(self) -> Architecture:
+        return self.cheapest(lambda k, option: 0.0)
 
     @functools.cached_property
     def _draws(self) -> Draws:
-        self.cheapest(lambda k, option: 0.0)  # or it is said here that there is none
         terms = [[0.0] * len(options) for options in self.sums[0].parts.options]
         most = 0.0
         for limit, found in zip(self.limits, self.sums, strict=True):  # what keeps all limits keeps their sum
@@ -215,13 +226,9 @@ class Limits:
             most += (limit.most - found.constant) / spread
         return Draws(self.sums[0].parts.tables, terms, most)
 
-    def _drawn_by_sums(self, rng: Random) -> Architecture:
-        drawn = (self._draws(rng) for _ in range(PATIENCE))
-        kept = (self.sums[0].parts.join(path) for path, kept in drawn if kept)
-        found = next(filter(self.keeps, kept), None)
-        if found is None:
-            raise self._refusal(f"none of {PATIENCE:,} that were drawn")
-        return found
+    def _drawn_by_sums(self, rng: Random) -> Architecture | None:
+        path, kept = self._draws(rng)
+        return self.sums[0].parts.join(path) if kept else None
 
     # -- the best ----------------------------------------------------------------------------------------------------
 
