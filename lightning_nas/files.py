@@ -51,15 +51,15 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
     write_whole(path, table.getvalue().encode())
 
 
-def append_row(path: Path, header: Sequence[str], row: Sequence[Any]) -> None:
-    """Adds a row to a table, which begins with its header."""
+def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Adds rows to a table, which begins with its header."""
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(header)
-        writer.writerow(row)
+        writer.writerows(rows)
 
 
 def config_folder() -> Path:

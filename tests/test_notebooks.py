@@ -16,6 +16,14 @@ CHECKS = {
         assert middle > 0.5 and accuracy[found] > middle - 0.05  # chance: .1
         assert shared[found] < float(trainer.callback_metrics["val/supernet_accuracy"])  # as the text says
     """,
+    "4_reading_a_search": """
+        entropies = series("arch/entropy")[1]
+        assert len(entropies) == n_epochs == 12 and entropies[-1] < entropies[0] < 1.61  # ln 5
+        assert all(abs(sum(share[epoch] for share in shares.values()) - 1) < 1e-5 for epoch in range(n_epochs))
+        assert max(shares["skip_connect"]) > 0.25  # as the text says
+        assert history[0].architecture == search.best() == finished.best()
+        assert min(trained) > 0.15 and best[-1] == max(trained)  # chance: .1
+    """,
 }
 """What holds at the end of each notebook, in its own names."""
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_nas.data import DataModule
 from lightning_nas.errors import SettingError
-from lightning_nas.files import append_row, find_config
+from lightning_nas.files import append_rows, find_config
 from lightning_nas.methods import OneShotMethod
 from lightning_nas.pictures.draw import draw_architecture, draw_weights
 from lightning_nas.runs.folder import RUN_FOLDER, USER_PACKAGES, RunFolder
@@ -28,8 +28,9 @@ from lightning_nas.trials.retraining import retrain_config
 class ArchitectureLogger(Callback):
     """Writes what the search would return, every few epochs and at the end.
 
-    Into the run's folder: ``architectures.csv`` with a row per epoch and ``pictures/`` of the cells and of the options'
-    weights, where the method knows its best architecture at any time, and in the end ``architecture.json`` with its
+    Into the run's folder: ``architectures.csv`` with a row per epoch, ``weights.csv`` with a row per epoch, choice and
+    option, and ``pictures/`` of the cells and of these weights, where the method knows its best architecture at any
+    time, and in the end ``architecture.json`` with its
     drawing and the comparison with random architectures. To W&B go the same pictures and a table.
 
     Args:
@@ -72,7 +73,14 @@ class ArchitectureLogger(Callback):
             return
         names = method.space.to_names(best)
         self.rows.append([epoch, self.score, *names.values()])
-        append_row(self.run.architectures, ["epoch", "supernet_validation_score", *names], self.rows[-1])
+        append_rows(self.run.architectures, ["epoch", "supernet_validation_score", *names], [self.rows[-1]])
+        if (weights := method.choice_weights()) is not None:
+            of_options = [
+                [epoch, choice.name, option, weight]
+                for choice, row in zip(method.space.choices, weights, strict=True)
+                for option, weight in zip(choice.options, row, strict=True)
+            ]
+            append_rows(self.run.weights, ["epoch", "choice", "option", "weight"], of_options)
         self.score = None
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
             self._draw(trainer, method, best, self.run.pictures, f"epoch_{epoch:03d}_")

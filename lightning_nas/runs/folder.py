@@ -31,6 +31,7 @@ class RunFolder:
         architecture: the file of the architecture that was found, or is retrained.
         drawing: the picture of that architecture.
         architectures: a row per epoch with what the search would have returned.
+        weights: the weight of every option in every epoch, where the method weighs options.
         pictures: the folder of pictures made during the search.
         trials: the log of a search of many trials.
         front: the folder of the architectures that a search of several objectives found.
@@ -46,6 +47,7 @@ class RunFolder:
         self.architecture = self.path / "architecture.json"
         self.drawing = self.path / "architecture.svg"
         self.architectures = self.path / "architectures.csv"
+        self.weights = self.path / "weights.csv"
         self.pictures = self.path / "pictures"
         self.trials = self.path / "trials.jsonl"
         self.front = self.path / "front"

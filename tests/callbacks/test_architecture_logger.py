@@ -21,10 +21,11 @@ class Recorded(pl.Callback):
     """What the search would return, and its validation score, after every epoch."""
 
     def __init__(self):
-        self.architectures, self.scores = [], {}
+        self.architectures, self.weights, self.scores = [], [], {}
 
     def on_train_epoch_end(self, trainer, pl_module):
         self.architectures.append(pl_module.best())
+        self.weights.append(pl_module.choice_weights())
 
     def on_validation_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
@@ -74,6 +75,16 @@ def test_a_row_per_epoch_and_pictures_every_few(tmp_path):
     assert len(set(found)) > 1  # the search moved
     scores = [row["supernet_validation_score"] for row in rows]
     assert scores == ["", str(recorded.scores[1]), "", str(recorded.scores[3])]  # no score where none was taken
+    with open(tmp_path / "weights.csv") as file:
+        of_options = [
+            (row["epoch"], row["choice"], row["option"], float(row["weight"])) for row in csv.DictReader(file)
+        ]
+    assert of_options == [
+        (str(epoch), choice.name, option, weight)
+        for epoch, weights in enumerate(recorded.weights)
+        for choice, row in zip(space.choices, weights, strict=True)
+        for option, weight in zip(choice.options, row, strict=True)
+    ]
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
         "epoch_002_cells.svg",
         "epoch_002_weights.svg",
