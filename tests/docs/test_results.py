@@ -15,7 +15,7 @@ make_results = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_results)
 
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *(f"docs/{page}.md" for page in ("backbones", "commands", "own_project", "results"))]
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("backbones", "commands", "export", "own_project", "results"))]
 PAGES += ["CONTRIBUTING.md", "lightning_nas/README.md"]
 FILES = sorted((ROOT / "results").glob("*.csv"))
 
