@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_nas import SettingError, export_network, load_architecture
+from lightning_nas import SettingError, Space, export_network, load_architecture
+from lightning_nas.catalogue import KINDS
 from lightning_nas.export.formats import FORMATS
 from lightning_nas.export.interface import interface_of
+from lightning_nas.specs import concrete
 from lightning_nas.testing.space import randomise
 from tests.spaces.test_contracts import CASES as SPACES
 
@@ -307,11 +309,16 @@ def test_a_small_transformer(suffix, tmp_path):
 EVERY = {name: case for name, case in SPACES.items() if not name.endswith(("restricted", "drop-path"))}
 
 
+def test_every_space_that_has_a_network_has_a_case():
+    assert KINDS  # the catalogue has imported all classes
+    ours = {cls for cls in concrete(Space) if cls.__module__.startswith("lightning_nas.")}
+    assert not {cls for cls in ours if cls.network is not Space.network} - {type(c.space) for c in EVERY.values()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("form", ["search", "final"])
 def test_networks_of_every_space(name, form, suffix, tmp_path):
-    """A class that has no case is found in ``tests/testing``."""
     exported = export_network(child(name, form), tmp_path / f"network{suffix}")
     assert exported.relative < 1e-5
     text = "vocabulary" in EVERY[name].inputs
