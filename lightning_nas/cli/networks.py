@@ -95,14 +95,14 @@ def network_to_export(
 def scale(network: Network) -> str:
     """Gives new BatchNorms the scale of random images as their variance, and says so in a few words.
 
-    With the averages that they begin with, activations fade until outputs are the same for all inputs. With their own
-    averages the outputs of many layers depend on the last bits of what is rounded. With the mean square as variance and
-    no mean, both are kept off, as in an initialisation after He et al. (2015).
+    With the averages that they begin with, activations fade until outputs are the same for all inputs; with averages of
+    their own over random images, the outputs of many layers hang on the last bits of what is rounded. A mean square for
+    each layer, and no mean, keeps both off, as an initialisation after He et al. (2015) does.
     """
     from lightning_nas.export.interface import interface_of
 
     def measure(norm: Any, read: tuple[torch.Tensor, ...]) -> None:
-        norm.running_var[: read[0].shape[1]] = read[0].square().mean((0, 2, 3))
+        norm.running_var.fill_(read[0].square().mean())
 
     norms = batch_norms(network)
     if not norms:

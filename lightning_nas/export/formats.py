@@ -143,7 +143,7 @@ class Onnx(Format):
 
 
 class Program(Format):
-    """A program of ``torch.export``, which any PyTorch runs: ``torch.export.load(path).module()(images=…)``."""
+    """A program of ``torch.export``, which PyTorch runs alone: ``torch.export.load(path).module()(images)``."""
 
     runs_in = "torch.export"
 

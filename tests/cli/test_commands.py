@@ -38,7 +38,7 @@ def lines(capsys, *argv):
 def test_help_names_every_command(capsys, flag):
     said = "\n".join(lines(capsys, flag))
     assert said.startswith("usage: python -m lightning_nas")
-    for command in ("fit", "validate", "test", "derive", "draw", "profile", "list", "study"):
+    for command in ("fit", "validate", "test", "derive", "draw", "profile", "export", "list", "study"):
         assert re.search(rf"^  {command} +\S", said, re.MULTILINE)
 
 
@@ -52,6 +52,7 @@ def test_without_a_command_there_is_the_usage_and_the_status_of_wrong_input(caps
     [
         ("draw", ["architecture", "--out"]),
         ("profile", ["architecture", "--network", "--inputs", "--batch_size", "--latency_runs", "--device"]),
+        ("export", ["architecture", "--ckpt_path", "--out", "--network", "--inputs", "--opset", "--calibration"]),
         ("list", ["--help"]),
         ("study random", ["--search", "--others", "--retrain", "--seeds", "--folder"]),
         ("study search", ["--config", "--strategies", "--n_trials", "--budget", "--seeds", "--report", "--folder"]),

@@ -15,10 +15,8 @@ make_results = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_results)
 
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-PAGES = [
-    "README.md",
-    *(f"docs/{page}.md" for page in ("backbones", "commands", "compression", "own_project", "results")),
-]
+NAMES = ("backbones", "commands", "compression", "export", "own_project", "results")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 PAGES += ["CONTRIBUTING.md", "lightning_nas/README.md"]
 FILES = sorted((ROOT / "results").glob("*.csv"))
 
