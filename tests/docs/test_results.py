@@ -15,8 +15,8 @@ make_results = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_results)
 
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *(f"docs/{page}.md" for page in ("backbones", "commands", "compression", "own_project", "results"))]
-PAGES += ["CONTRIBUTING.md", "lightning_nas/README.md"]
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("backbones", "commands", "own_project", "results"))]
+PAGES += ["CONTRIBUTING.md", "docs/compression.md", "lightning_nas/README.md"]
 FILES = sorted((ROOT / "results").glob("*.csv"))
 
 
