@@ -173,7 +173,7 @@ def report(library: BlockLibrary, architecture: Architecture, seed: int) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--fine", type=int, default=2)
     parser.add_argument("--images", type=int, default=2800)
@@ -182,7 +182,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data = ClutteredDigits(n_images=arguments.images, architecture_share=0.25)
     rows: dict[str, list[tuple[float, ...]]] = {}
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         for name, *figures in compared(seed, data, arguments.epochs, arguments.fine):
             rows.setdefault(name, []).append((*figures,))
             print(f"seed {seed}: {name}: {figures}", flush=True)

@@ -60,16 +60,6 @@ class BlockLibrary:
 
     Raises:
         SettingError: if a setting is out of range, or the file is of another network, task or data.
-
-    Example::
-
-        from lightning_nas import BlockLibrary, ImageClassification, choose_widths, freeze, order_by_importance
-
-        def smaller(net, train_loader, val_loader):  # of a trained network of your own
-            choose_widths(net, [0.25, 0.5, 0.75])
-            order_by_importance(net, next(iter(val_loader))[0])
-            library = BlockLibrary(net, ImageClassification(), (train_loader, val_loader), file="library.jsonl")
-            return freeze(net, library.best("n_params <= 1e5"))
     """
 
     def __init__(

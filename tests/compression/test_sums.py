@@ -132,9 +132,8 @@ def test_a_space_of_the_package_whose_choices_are_free():
     replacements = Replacements(NASBench201())
     assert len(list(replacements.alone())) == 6 * 4
     wanted = (0, 1, 2, 3, 4, 2)
-    value = Sum(
-        0.0, {frozenset([(k, o)]): (o - wanted[k]) ** 2 - wanted[k] ** 2 for k in range(6) for o in range(1, 5)}
-    )
+    terms = {frozenset([(k, o)]): (o - wanted[k]) ** 2 - wanted[k] ** 2 for k in range(6) for o in range(1, 5)}
+    value = Sum(0.0, terms)
     assert best_sum(replacements, value) == wanted
 
 
