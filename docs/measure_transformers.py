@@ -22,7 +22,7 @@ N_RANDOM, SEEDS = 2, (0, 1)
 def measure(name: str) -> list[dict[str, object]]:
     """The figures of each retraining."""
     names = runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
-    space, data, task, retrain = (names[part] for part in ("space", "data", "task", "retrain"))
+    space, data, task, retrain, trainer = (names[part] for part in ("space", "data", "task", "retrain", "trainer"))
     random, drawn = Random(0), [names["found"].architecture]
     while len(drawn) <= N_RANDOM:
         architecture = space.random(random)
@@ -31,12 +31,13 @@ def measure(name: str) -> list[dict[str, object]]:
     rows = []
     for number, architecture in enumerate(drawn):
         for seed in SEEDS:
-            again = Retrain(
-                ArchitectureRecord(space, architecture), task, optimizer=retrain.optimizer, drop_path=0.0, seed=seed
-            )
-            trainer = pl.Trainer(max_epochs=names["trainer"].max_epochs, enable_progress_bar=False, logger=False)
-            trainer.fit(again, data)
-            (figures,) = trainer.test(again, data, verbose=False)
+            if number or seed != retrain.seed:  # else it is what the program has done
+                record = ArchitectureRecord(space, architecture)
+                again = Retrain(record, task, optimizer=retrain.optimizer, drop_path=0.0, seed=seed)
+                trainer = pl.Trainer(max_epochs=trainer.max_epochs, enable_progress_bar=False, logger=False)
+                trainer.fit(again, data)
+                trainer.test(again, data, verbose=False)
+            figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
             of = "found" if number == 0 else f"random {number}"
             rows.append({"of": of, "architecture": space.describe(architecture), "seed": seed} | figures)
     return rows

@@ -127,7 +127,7 @@ class LayerChoice(OwnChoice):
             term = self._modules[option](*args, **kwargs)  # type: ignore[misc]
             if weight is not None:
                 term = tree_map(lambda x, w=weight: w * x if isinstance(x, Tensor) else x, term)
-            total = term if total is None else tree_map(lambda a, b: a + b, total, term)
+            total = term if total is None else tree_map(lambda a, b: a + b if isinstance(b, Tensor) else b, total, term)
         return total
 
     def choices(self, node: str) -> list[Choice]:
