@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_nas.costs import profile as profile_file
-from lightning_nas.costs.profile import Profile, profile
+from lightning_nas.costs.profile import Profile, _of_cudnn, profile
 from lightning_nas.operations import Pointwise
 from lightning_nas.operations.convolutions import Depthwise
 from lightning_nas.spaces import DARTSCell
@@ -214,7 +213,7 @@ def test_the_arguments_of_the_kernels_are_those_that_are_counted():
     cudnn = [argument.name for argument in torch.ops.aten._cudnn_rnn.default._schema.arguments]
     assert cudnn[:2] == ["input", "weight"]
     shapes = [(32, 4), (32, 8), (32,), (32,)]
-    assert profile_file._of_cudnn((5, 2, 4), shapes, 4, None) == 5 * 2 * 2 * 32 * 12
+    assert _of_cudnn((5, 2, 4), shapes, 4, None) == 5 * 2 * 2 * 32 * 12
     lstm = [argument.name for argument in torch.ops.aten.mkldnn_rnn_layer.default._schema.arguments]
     assert lstm[:3] == ["input", "weight0", "weight1"]
 

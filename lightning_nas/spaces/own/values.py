@@ -225,9 +225,10 @@ def ValueChoice(values: Sequence[float], label: str) -> Any:  # it stands beside
 
     A found network is built with the number itself. The network of a search has the layers of the largest number, of
     which narrower ones run the leading part: ``nn.Linear``, ``nn.Conv1d`` and ``nn.Conv2d``, ``nn.BatchNorm1d`` and
-    ``nn.BatchNorm2d``, ``nn.LayerNorm``, ``nn.Embedding`` and ``nn.MultiheadAttention`` can do that; a search refuses
-    others by name. A module of your own may keep the number as an attribute: in a forward pass it is the one that is
-    chosen, as in ``for block in self.blocks[: self.depth]``.
+    ``nn.BatchNorm2d``, ``nn.LayerNorm``, ``nn.Embedding``, ``nn.MultiheadAttention``, ``nn.RNN``, ``nn.GRU`` and
+    ``nn.LSTM``, and PyTorch's transformers, of whose layers the first run. A search refuses others by name. A module of
+    your own may keep the number as an attribute: in a forward pass it is the one that is chosen, as in ``for block in
+    self.blocks[: self.depth]``, and of its own parameters ``self.scales[: self.width]`` is the found network's.
 
     Args:
         values: the numbers to choose from, all different.

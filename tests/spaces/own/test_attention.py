@@ -232,3 +232,52 @@ def test_what_is_not_chosen_stays_pytorchs_and_a_chosen_layer_inside_is_asked():
     plain = freeze(network, {"wide": "1"}).train()  # no dropout: as in evaluation, by the way of training
     assert torch.equal(plain(x), second)
     assert not plain.layer._forward_pre_hooks
+
+
+class OwnAttention(nn.Module):
+    """Attention as users write it: heads of one width, whose number is chosen."""
+
+    def __init__(self, head_width=4):
+        super().__init__()
+        self.width, self.heads = ValueChoice(WIDTHS, "width"), ValueChoice([1, 2, 3], "heads")
+        self.project = nn.ModuleList(nn.Linear(self.width, self.heads * head_width) for _ in range(3))
+        self.out = nn.Linear(self.heads * head_width, self.width)
+
+    def forward(self, x, causal=False):
+        x = x[..., : self.width]
+        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in self.project)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_a_users_own_is_that_of_its_sizes(causal):
+    x = torch.rand(COLUMNS, LENGTH, max(WIDTHS))
+    for network, gates, plain in both(OwnAttention):
+        assert plain.out.in_features == 4 * plain.heads
+        ours, theirs = network(x, gates, causal=causal), plain(x, causal)
+        assert torch.equal(ours, theirs)
+        own = gradients(network.net, ours, plain.state_dict())
+        for name, gradient in gradients(plain, theirs, plain.state_dict()).items():
+            assert torch.equal(own[name][tuple(map(slice, gradient.shape))], gradient), name
+
+
+class TwoAttentions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.choice = LayerChoice([nn.MultiheadAttention(8, heads, batch_first=True) for heads in (2, 4)], "heads")
+
+    def forward(self, x, **settings):
+        return self.choice(x, x, x, **settings)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attentions_are_mixed_with_and_without_what_they_attend_to(need_weights):
+    network, x = Space.of(TwoAttentions).network({}), torch.rand(2, 5, 8)
+    mixed = network(x, {"heads": torch.tensor([0.25, 0.75])}, need_weights=need_weights)
+    few, many = (network(x, {"heads": option}, need_weights=need_weights) for option in (0, 1))
+    torch.testing.assert_close(mixed[0], 0.25 * few[0] + 0.75 * many[0])
+    if need_weights:
+        torch.testing.assert_close(mixed[1], 0.25 * few[1] + 0.75 * many[1])
+    else:
+        assert mixed[1] is None

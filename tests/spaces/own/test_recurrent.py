@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_nas import LanguageModeling, LanguageOutput, LayerChoice, OwnSpace, Space, ValueChoice, freeze
+from lightning_nas.costs.profile import profile
 from lightning_nas.data import Window
 from lightning_nas.errors import SettingError
 from lightning_nas.testing import SpaceCase, SpaceContract
@@ -274,3 +275,19 @@ def test_packed_sequences_and_single_ones_run_too(cls):
                 ours, single = network.net.rnn(packed), network.net.rnn(packed.data[:4])
             torch.testing.assert_close(ours[0].data, plain.rnn(packed)[0].data, rtol=0, atol=0)
             torch.testing.assert_close(single, plain.rnn(packed.data[:4]), rtol=0, atol=0)
+
+
+def test_what_a_word_costs_is_counted_by_hand():
+    space = Space.of(Recurrent)
+    architecture = space.from_names({"embedding": "5", "hidden": "6", "layers": "2", "decoder": "0"})
+    child = space.restrict(architecture).network(TEXT)
+    costs = profile(child, child.example())
+    gates = 4 * 6 * (5 + 6) + 4 * 6 * (6 + 6)
+    assert costs.flops == 2 * (gates + 6 * 11)
+    assert costs.n_params == 11 * 5 + gates + 4 * 4 * 6 + 6 * 11 + 11
+    with_others = profile(child, torch.zeros(7, 1, dtype=torch.long))
+    assert with_others.flops == costs.flops  # a recurrent network reads every word alike
+    causal = Space.of(Causal)
+    child = causal.restrict(tuple(0 for _ in causal.choices)).network(TEXT)  # 8 wide, 8 in between, one layer
+    alone, in_a_window = profile(child, child.example()), profile(child, torch.zeros(7, 1, dtype=torch.long))
+    assert in_a_window.flops - alone.flops == 2 * 2 * 8 * (7 - 1)  # which attends to seven words
