@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = {"darts_on_digits": "architecture.json", "own_project": "trials.jsonl"}
+LEAVES = {
+    "darts_on_digits": "architecture.json",
+    "own_project": "trials.jsonl",
+    "3_own_lightning_project": "lightning_logs/version_1/architecture.json",
+}
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
