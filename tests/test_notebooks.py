@@ -16,6 +16,11 @@ CHECKS = {
         assert middle > 0.5 and accuracy[found] > middle - 0.05  # chance: .1
         assert shared[found] < float(trainer.callback_metrics["val/supernet_accuracy"])  # as the text says
     """,
+    "3_own_lightning_project": """
+        assert len(search.scores) == search.space.size == 18 and search.best() == next(iter(search.scores))
+        assert float(finetuned.callback_metrics["val_acc"]) > 0.8  # chance: .1
+        assert not any(type(module).__module__.startswith("lightning_nas") for module in project.net.modules())
+    """,
     "4_reading_a_search": """
         entropies = series("arch/entropy")[1]
         assert len(entropies) == n_epochs == 12 and entropies[-1] < entropies[0] < 1.61  # ln 5

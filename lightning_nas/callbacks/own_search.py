@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -186,7 +187,8 @@ class OwnSearch(Callback, ABC):
         """
         if self._frozen is None:
             raise SettingError("freeze: a network that was searched; let trainer.fit come to its end first")
-        return copy.deepcopy(self._frozen)
+        like = next(self._own.parameters(), torch.empty(0))  # which the trainer may have moved since
+        return copy.deepcopy(self._frozen).to(like.device)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

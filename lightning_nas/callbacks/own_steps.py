@@ -146,7 +146,7 @@ def held_out_batches(trainer: Trainer, start: int, seed: int) -> Iterator[Any]:
     prepared = trainer.fit_loop.epoch_loop.val_loop._combined_loader
     assert prepared is not None
     loader, n = prepared.flattened[0], trainer.num_val_batches[0]
-    first = start // int(n) if n != float("inf") else 0
+    first = start // int(n) if 0 < n < float("inf") else 0
     number = first * int(n) if first else 0
     for each in itertools.count(first):
         before = number

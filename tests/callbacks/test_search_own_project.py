@@ -362,6 +362,31 @@ def test_a_frozen_batch_norm_stays_as_it_is(tmp_path):
             assert norm.running_mean.eq(0.5).all()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0},
+        {"val_check_interval": 2},
+        {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5},
+        {"precision": "bf16-mixed"},
+        {"fast_dev_run": True},
+        {"max_steps": 5, "max_epochs": -1},
+        {"limit_val_batches": 2, "limit_train_batches": 0.5},
+        {"reload_dataloaders_every_n_epochs": 1},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+@pytest.mark.parametrize("kind", BOTH)
+def test_settings_of_the_trainer(kind, settings, tmp_path):
+    search = KINDS[kind]()
+    trainer, project = fitted(tmp_path, search, **settings)
+    assert ({"train_acc"} if "max_steps" in settings else {"val_acc", "train_acc"}) <= set(trainer.callback_metrics)
+    assert search.freeze()(torch.ones(2, 6)).isfinite().all()
+    assert _RUNNING.get() is None
+    if kind == "softmax":
+        assert search.n_steps == project.n_steps > 0
+
+
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
