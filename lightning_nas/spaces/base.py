@@ -174,7 +174,8 @@ class Space(Configurable):
         choices = tuple(choices)
         _unique("choices", [choice.name for choice in choices])
         for choice in choices:
-            _unique(f"options of {choice.name}", choice.options)
+            numbers = bool(choice.values) and not choice.relaxable  # which name no modules: they may have a dot
+            _unique(f"options of {choice.name}", choice.options, dots=numbers)
         nodes = [choice.node for choice in choices]
         self.choices: tuple[Choice, ...] = tuple(
             dataclasses.replace(choice, last_of_node=nodes[k + 1 : k + 2] != [choice.node])
@@ -560,9 +561,9 @@ def _hard(choice: Choice, running: list[tuple[str, float]]) -> list[tuple[str, T
     return [(running[0][0], None)]
 
 
-def _unique(what: str, names: Sequence[str]) -> None:
+def _unique(what: str, names: Sequence[str], dots: bool = False) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{what}: {name!r} occurs more than once")
-        if not name or "." in name:
+        if not name or ("." in name and not dots):
             raise ValueError(f"{what}: {name!r} cannot name a module (empty, or has a dot)")

@@ -84,7 +84,7 @@ class NestedByHand(nn.Module):
 
 
 def activation():
-    return LayerChoice({"relu": nn.ReLU(), "tanh": nn.Tanh()}, label="activation")
+    return LayerChoice({"gelu": nn.GELU(), "tanh": nn.Tanh()}, label="activation")
 
 
 class Shared(nn.Module):

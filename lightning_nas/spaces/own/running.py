@@ -6,6 +6,7 @@ called as it always was, and nothing in it stores which architecture is active.
 
 import contextlib
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -43,6 +44,10 @@ class Running:
         token = _RUNNING.set(self)
         try:
             yield
+        except TypeError as error:  # of functions that take nothing but an int
+            if re.search(r"\b(Chosen|Value)\b", str(error)):
+                error.add_note("In a forward pass int() of a number that is chosen is the plain number.")
+            raise
         finally:
             _RUNNING.reset(token)
 
