@@ -195,7 +195,7 @@ class OwnSpace(Space):
                 return self.network_class(**filled, **self.arguments)
             except SettingError:
                 raise
-            except (TypeError, ValueError) as error:
+            except (RuntimeError, TypeError, ValueError) as error:
                 raise SettingError(
                     f"arguments: {self.name} cannot be built with {self.arguments}: {said_of(error)}"
                 ) from error
