@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 
 from lightning_nas.errors import Diverged, SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
-from lightning_nas.evaluators.figures import COSTS, built, costs, measured
+from lightning_nas.evaluators.figures import COSTS, built, check_own_network, costs, measured
 from lightning_nas.files import whole
 from lightning_nas.measures import Measure
 from lightning_nas.objectives import Objective
@@ -101,6 +101,7 @@ class FromScratch(Evaluator):
             raise SettingError(f"evaluator: {type(space).__name__} has no network to train")
         check_arguments(space.network, self.network, "network", skip={"inputs", "form"})
         data.prepare_data()
+        check_own_network(space, data.inputs, self.task)
         self.space, self.data, self.seed, self.folder = space, data, seed, folder
 
     def __call__(self, proposal: Proposal, number: int) -> Evaluation:

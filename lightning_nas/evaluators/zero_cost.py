@@ -9,7 +9,7 @@ import torch
 
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators.base import Evaluation, Evaluator
-from lightning_nas.evaluators.figures import COSTS, built, costs, measured
+from lightning_nas.evaluators.figures import COSTS, built, check_own_network, costs, measured
 from lightning_nas.measures import Measure
 from lightning_nas.objectives import Objective
 from lightning_nas.seeding import derive_seed
@@ -63,6 +63,7 @@ class ZeroCost(Evaluator):
             data.prepare_data()
         self.space, self.data, self.seed = space, data, seed
         self.given = self.inputs or (dict(space.usual_inputs) if data is None else data.inputs)
+        check_own_network(space, self.given)
 
     def __call__(self, proposal: Proposal, number: int) -> Evaluation:
         began = time.perf_counter()

@@ -70,14 +70,18 @@ def check_inputs(built_for: Mapping[str, int], data: DataModule, space: Space) -
             )
 
 
-def check_network(network: Network, task: Task) -> None:
+def check_network(network: Network, task: Task | None) -> None:
     """Refuses a network that cannot run, or whose outputs the task cannot read, where that is not known yet.
+
+    Args:
+        network: the network, on any device.
+        task: what reads its outputs; None: nothing does.
 
     Raises:
         SettingError: saying why.
     """
     output = network.try_out()
-    if output is not None:
+    if output is not None and task is not None:
         task.check_output(output, network.inputs)
 
 

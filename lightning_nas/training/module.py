@@ -21,6 +21,7 @@ from lightning_nas.runs.folder import RunFolder
 from lightning_nas.runs.outcome import Outcome
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Network, Space
+from lightning_nas.spaces.own.space import OwnSpace
 from lightning_nas.specs import Configurable, check_arguments, class_path
 from lightning_nas.tasks import Carry, Task
 from lightning_nas.training import checks
@@ -206,6 +207,7 @@ class NetworkModule(Module):
 
     network: Network
     optimizer: Optimizer
+    _has_been_tried = False
     _settings: Sequence[Optimizer] = ()
     metric_names: Sequence[str] = ()
     """The names of the task's metrics, which depend on the data."""
@@ -250,6 +252,10 @@ class NetworkModule(Module):
         optimizers = [held for held in vars(self).values() if isinstance(held, Optimizer)]
         if self.drop_path != 0.0 or any(optimizer.schedule is not None for optimizer in optimizers):
             checks.check_epochs(trainer)  # which they follow
+        if isinstance(self.space, OwnSpace) and not self._has_been_tried:  # nobody else has
+            network = self.network if hasattr(self, "network") else self.new_network(self.foreseen_inputs(data))
+            checks.check_network(network, self.task)
+            self._has_been_tried = True
         if self.task.teachers and not self.teachers:
             self.teachers.load(self.task.teachers, self.task.network_inputs(self.foreseen_inputs(data)))
             if checkpoint is not None:
@@ -287,8 +293,6 @@ class NetworkModule(Module):
             if not isinstance(self.data, DataModule):  # a callback may ask for the network before ``setup``
                 self._adopt()
             self.build_network(self.inputs_for(self.data))
-        if self.fits:
-            checks.check_network(self.network, self.task)
         if self.fits and not self.teachers:  # which nothing else asks
             self.teachers.load(self.task.teachers, self.network.inputs)
 

@@ -221,7 +221,7 @@ CASES = {
     ),
     "snas-own": MethodCase(partial(snas, space=OwnSpace(Net)), digits),
     "gdas-own": MethodCase(partial(gdas, space=OwnSpace(Net)), digits),
-    "spos-own": MethodCase(partial(spos, space=OwnSpace(Net), limit="n_params <= 300"), digits, architecture_steps=0),
+    "spos-own": MethodCase(partial(spos, space=OwnSpace(Net), limit="flops <= 30e3"), digits, architecture_steps=0),
     "enas-own": MethodCase(
         partial(enas, space=OwnSpace(Net), drop_path=0.0),
         digits,

@@ -265,7 +265,7 @@ class OwnSpace(Space):
                 return self.network_class(**filled, **self.arguments)
             except SettingError:
                 raise
-            except (TypeError, ValueError) as error:
+            except (RuntimeError, TypeError, ValueError) as error:
                 chosen = build.plain or all(len(build.left_of(*item)) == 1 for item in build.seen.items())
                 reason = said_of(error)
                 how = f"{self.arguments}: {reason}" if chosen else f"numbers that are open: {reason}. {IN_TRIALS}"
