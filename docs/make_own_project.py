@@ -1,8 +1,8 @@
 """Puts ``programs/*.py`` into ``own_project.md``: ``python docs/make_own_project.py``.
 
 A program stands on the page between ``<!-- program: NAME -->`` and ``<!-- end -->``, the table of their lines between
-``<!-- table -->`` and ``<!-- end -->``. In the same way ``transformers/*.py`` stand in ``own_transformers.md``, with the
-figures of ``measure_transformers.py``.
+``<!-- table -->`` and ``<!-- end -->``. In the same way ``transformers/*.py`` stand in ``own_transformers.md``, with
+the figures of ``measure_transformers.py``.
 """
 
 import ast
