@@ -17,8 +17,20 @@ from tests.helpers.methods import CASES, METHODS, ONE_SHOT, Planted, digits, mad
 from tests.helpers.ranks import ROOT, run_ranks
 
 
+ON_OTHER_SPACES = {
+    *("darts-exact-warmup", "darts-nasnet", "darts-enas-micro", "darts-exact-enas-rnn", "snas-edge-all", "spos-mobile"),
+    *("enas-darts", "enas-contrastive", "enas-nas-bench-201", "gdas-enas-micro", "gdas-nas-bench-201", "spos-darts"),
+}
+"""Cases whose method has another one in the fast suite."""
+
+
 class TestMethods(MethodContract):
-    cases = CASES
+    cases = {name: case for name, case in CASES.items() if name not in ON_OTHER_SPACES}  # noqa: RUF012
+
+
+@pytest.mark.slow
+class TestMethodsOnOtherSpaces(MethodContract):
+    cases = {name: CASES[name] for name in sorted(ON_OTHER_SPACES)}  # noqa: RUF012
 
 
 class StopInValidation(pl.Callback):
@@ -102,7 +114,7 @@ def test_two_ranks_end_equal(name, two_ranks):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("darts-second", "enas", "enas-ppo") else ())
+        pytest.param(name, marks=() if name in ("gdas", "p-darts", "spos") else pytest.mark.slow)
         for name in ONE_SHOT
     ],
 )

@@ -134,5 +134,17 @@ CASES = {
 }
 
 
+VARIANTS = {
+    *("darts-normal-only", "darts-restricted", "darts-edge-all", "darts-sparse", "darts-drop-path"),
+    *("enas-micro-factorized", "enas-micro-auxiliary", "enas-micro-strided-drop-path", "enas-macro-restricted"),
+}
+"""Cases whose space has another one in the fast suite."""
+
+
 class TestSpaces(SpaceContract):
-    cases = CASES
+    cases = {name: case for name, case in CASES.items() if name not in VARIANTS}  # noqa: RUF012
+
+
+@pytest.mark.slow
+class TestVariants(SpaceContract):
+    cases = {name: CASES[name] for name in sorted(VARIANTS)}  # noqa: RUF012
