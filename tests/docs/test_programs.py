@@ -110,7 +110,13 @@ def quiet_trainer(monkeypatch):
     monkeypatch.setattr(pl, "Trainer", lambda **settings: trainer(**settings | quiet))
 
 
-@pytest.mark.parametrize("path", sorted(make_own_project.PROGRAMS.glob("*.py")), ids=lambda path: path.stem)
+EACH = [
+    pytest.param(path, id=path.stem, marks=() if path.stem in ("own_loaders", "own_parts") else pytest.mark.slow)
+    for path in sorted(make_own_project.PROGRAMS.glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", EACH)
 def test_program(path, tmp_path, monkeypatch, quiet_trainer):
     monkeypatch.chdir(tmp_path)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40

@@ -16,7 +16,6 @@ from lightning_nas.testing.method import Stop, assert_same, final_state
 from tests.helpers.methods import CASES, METHODS, ONE_SHOT, Planted, digits, made, trainer
 from tests.helpers.ranks import ROOT, run_ranks
 
-
 ON_OTHER_SPACES = {
     *("darts-exact-warmup", "darts-nasnet", "darts-enas-micro", "darts-exact-enas-rnn", "snas-edge-all", "spos-mobile"),
     *("enas-darts", "enas-contrastive", "enas-nas-bench-201", "gdas-enas-micro", "gdas-nas-bench-201", "spos-darts"),
@@ -113,10 +112,7 @@ def test_two_ranks_end_equal(name, two_ranks):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in ("gdas", "p-darts", "spos") else pytest.mark.slow)
-        for name in ONE_SHOT
-    ],
+    [pytest.param(name, marks=() if name in ("gdas", "p-darts", "spos") else pytest.mark.slow) for name in ONE_SHOT],
 )
 def test_planted_task(name):
     # Among skip, max-pool and a wide convolution just the last can tell the classes apart. By chance it is on the edge

@@ -1,5 +1,7 @@
 """What holds for every space with a network. A new space is covered by being listed in ``CASES``."""
 
+import pytest
+
 from lightning_nas.spaces import (
     DARTSCell,
     DARTSRecurrentCell,
