@@ -23,6 +23,7 @@ from lightning_nas.callbacks import own_steps
 from lightning_nas.errors import SettingError
 from lightning_nas.operations.normalization import recalibrated
 from lightning_nas.runs.folder import RunFolder
+from lightning_nas.runs.outcome import finite
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Architecture, Gates, Space
@@ -137,7 +138,7 @@ class OwnSearch(Callback, ABC):
             print(f"\n{type(self).__name__} found {self.space.describe(best)}{said}")
             space = _of_class(self.space)
             if space is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                found = ArchitectureRecord(space, best, figures, type(self).__name__, self.seed)
+                found = ArchitectureRecord(space, best, finite(figures), type(self).__name__, self.seed)
                 found.save(RunFolder(self._folder).architecture)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import difflib
 import itertools
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -424,6 +425,14 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, monkeypatch):
     assert search.best() in search.scores
     assert trainer.callbacks[0] is search
     search.freeze()
+
+
+def test_what_is_no_number_comes_last(tmp_path, monkeypatch):
+    values = iter([math.nan, 0.25, math.nan, math.nan])
+    monkeypatch.setattr(own_steps, "validated", lambda trainer: {"val_acc": next(values)})
+    search = PathSearch("val_acc")
+    fitted(tmp_path, search)
+    assert [math.isnan(score) for score in search.scores.values()] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("kind", BOTH)
