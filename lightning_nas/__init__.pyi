@@ -3,6 +3,7 @@
 from lightning_nas.callbacks.architecture_logger import ArchitectureLogger as ArchitectureLogger
 from lightning_nas.callbacks.averaging import NonMonotoneAveraging as NonMonotoneAveraging
 from lightning_nas.callbacks.interruption import Interruption as Interruption
+from lightning_nas.compression.imitation import imitate as imitate
 from lightning_nas.compression.importance import order_by_importance as order_by_importance
 from lightning_nas.compression.library import BlockLibrary as BlockLibrary
 from lightning_nas.compression.widths import choose_widths as choose_widths
