@@ -55,6 +55,7 @@ PUBLIC = {
     "ImageClassification": "tasks.image_classification",
     "ImageData": "data.images",
     "ImageFolder": "data.image_folder",
+    "imitate": "compression.imitation",
     "InputChoice": "spaces.own.choices",
     "Interruption": "callbacks.interruption",
     "LanguageModeling": "tasks.language_modeling",

@@ -5,6 +5,7 @@ from lightning_nas.callbacks.averaging import NonMonotoneAveraging as NonMonoton
 from lightning_nas.callbacks.interruption import Interruption as Interruption
 from lightning_nas.callbacks.path_search import PathSearch as PathSearch
 from lightning_nas.callbacks.relaxed_search import RelaxedSearch as RelaxedSearch
+from lightning_nas.compression.imitation import imitate as imitate
 from lightning_nas.compression.importance import order_by_importance as order_by_importance
 from lightning_nas.compression.library import BlockLibrary as BlockLibrary
 from lightning_nas.compression.widths import choose_widths as choose_widths

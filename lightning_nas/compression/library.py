@@ -3,8 +3,8 @@
 The idea is that of Puzzle (Bercovich et al. 2024): what an option of a choice does to the network is measured with
 that option alone, and the best combination by the sum of what each does is found exactly. It differs: 1. the loss is
 measured with labels, where the paper compares hidden states with those of the network; 2. parameters and FLOPs have a
-term for every pair of replacements too, since what a convolution costs is a product of two widths; 3. blocks are those
-that the network has, options of choices, and not trained here to imitate what they replace.
+term for every pair of replacements too, since what a convolution costs is a product of two widths; 3. replacements are
+the options of choices, of which ``imitate`` trains those that have weights of their own.
 """
 
 import hashlib
