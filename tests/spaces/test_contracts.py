@@ -13,11 +13,21 @@ from lightning_nas.spaces import (
     ProxylessMobile,
     ShuffleBlocks,
 )
+from lightning_nas.spaces.own.space import OwnSpace
 from lightning_nas.testing import SpaceCase, SpaceContract
 from lightning_nas.testing.space import IMAGES
+from tests.helpers.own_networks import OWN
 
 SMALL = {"channels": 4, "cells": 4}
 TEXT = {"vocabulary": 11}
+SEARCH = ("search",)
+
+
+def own(name, restrict=None, **settings):
+    """A network of a user's own."""
+    space = OWN[name].space()
+    return SpaceCase(space.restrict(restrict) if restrict else space, {}, OWN[name].inputs, SEARCH, **settings)
+
 
 CASES = {
     "darts": SpaceCase(DARTSCell(), {"channels": 4, "cells": 4}),
@@ -133,6 +143,17 @@ CASES = {
         {"hidden": 6, "word_dropout": 0.0, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0},
         TEXT,
     ),
+    "own-example": own("example"),
+    "own-nested": own("nested"),
+    "own-nested-restricted": own("nested", {"block": ["deep", "same"], "block/deep/2/pair/0": ["1", "2"]}),
+    "own-shared": own("shared"),
+    "own-inputs": own("inputs", all_shared=True),
+    "own-repeated": own("repeated"),
+    "own-widths": own("widths", all_shared=True),
+    "own-widths-restricted": own("widths", {"width": ["4", "5"], "kernel": ["1", "5"], "along": "3"}, all_shared=True),
+    "own-transformer": own("transformer"),
+    "own-recurrent": own("recurrent"),
+    "own-built": SpaceCase(OwnSpace(OWN["nested"].network()), {}, OWN["nested"].inputs, SEARCH, drawn=False),
 }
 
 
