@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = {"darts_on_digits": "architecture.json", "own_project": "trials.jsonl"}
+LEAVES = {"2_own_network": "net.pt", "darts_on_digits": "architecture.json", "own_project": "trials.jsonl"}
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
