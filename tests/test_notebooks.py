@@ -16,6 +16,10 @@ CHECKS = {
         assert middle > 0.5 and accuracy[found] > middle - 0.05  # chance: .1
         assert shared[found] < float(trainer.callback_metrics["val/supernet_accuracy"])  # as the text says
     """,
+    "2_own_network": """
+        assert accuracy > 0.5 and accuracy > of_worst - 0.05  # chance: .1
+        assert not any(type(module).__module__.startswith("lightning_nas") for module in model.modules())
+    """,
     "3_own_lightning_project": """
         assert len(search.scores) == search.space.size == 18 and search.best() == next(iter(search.scores))
         assert float(finetuned.callback_metrics["val_acc"]) > 0.8  # chance: .1

@@ -1,6 +1,7 @@
 """A search of trials continues from its checkpoint: from where it stands, and after all has been checked."""
 
 import json
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -11,11 +12,12 @@ from lightning_nas.data import NoData
 from lightning_nas.errors import SettingError
 from lightning_nas.evaluators import TabularBenchmark
 from lightning_nas.runs.folder import RunFolder
-from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201, NASNetCell
+from lightning_nas.spaces import DARTSCell, ENASMicro, NASBench201, NASNetCell, OwnSpace
 from lightning_nas.strategies import AgingEvolution, RandomSearch
 from lightning_nas.trials import TrialSearch
 from lightning_nas.trials.locked_file import LockedFile
 from lightning_nas.trials.retraining import retrain_config
+from tests.helpers.own_network import Net
 
 OPERATIONS = ["skip_connect", "nor_conv_3x3"]
 SPACE = NASBench201(OPERATIONS)
@@ -174,6 +176,7 @@ def test_a_search_whose_evaluator_refuses_leaves_no_run(tmp_path, monkeypatch, c
         (SPACE, "darts/retrain", "nas_bench_201/retrain.yaml"),
         (ENASMicro(), "darts/retrain.yaml", "enas/retrain.yaml"),
         (ENASMicro(), "nas_bench_201/quickstart_retrain.yaml", "enas/quickstart_retrain.yaml"),
+        (OwnSpace(Net), "darts/retrain.yaml", "own/retrain.yaml"),
     ],
 )
 def test_what_is_found_is_retrained_by_a_configuration_of_its_space(space, named, expected):
@@ -189,7 +192,8 @@ def test_the_next_command_has_the_configuration_of_the_space(table, tmp_path):
     logger = ArchitectureLogger(retrain_config="darts/retrain.yaml")
     module = search(table, n_trials=3)
     module.check(pl.Trainer(callbacks=[logger], default_root_dir=tmp_path, logger=False, accelerator="cpu"), NoData())
-    assert logger.retrain_config == "nas_bench_201/retrain.yaml"
+    found = SimpleNamespace(run=RunFolder(tmp_path), next_step="retrain", found=SimpleNamespace(space=module.space))
+    assert "fit --config nas_bench_201/retrain.yaml --model.architecture" in logger.next_command(found, NoData())
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
