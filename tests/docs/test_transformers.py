@@ -40,7 +40,7 @@ def text_transformer(names):
 
 
 def text_recurrent(names):
-    assert figure(names, "perplexity") < 160 < unigram(PyDocs())
+    assert figure(names, "perplexity") < 220 < unigram(PyDocs())
     frozen = freeze(names["retrain"].network).eval()
     kinds = {"lstm": nn.LSTM, "gru": nn.GRU}
     chosen = names["space"].to_names(names["found"].architecture)
@@ -50,7 +50,7 @@ def text_recurrent(names):
     tokens = PyDocs().tokens("test")[:, None]
     with torch.no_grad():
         logits, _ = frozen(tokens[:-1])
-    assert nn.functional.cross_entropy(logits.flatten(0, 1), tokens[1:, 0]).exp() < 160
+    assert nn.functional.cross_entropy(logits.flatten(0, 1), tokens[1:, 0]).exp() < 220
 
 
 CHECKS = {check.__name__: check for check in (digits_widths, digits_layers, text_transformer, text_recurrent)}
