@@ -45,7 +45,7 @@ class Running:
         try:
             yield
         except TypeError as error:  # of functions that take nothing but an int
-            if re.search(r"\b(Chosen|Value)\b", str(error)):
+            if re.search(r"\b(Chosen|Value|__index__)\b", str(error)):
                 error.add_note("In a forward pass int() of a number that is chosen is the plain number.")
             raise
         finally:
