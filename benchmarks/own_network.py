@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Stopwatch
 from lightning_nas import InputChoice, LayerChoice, OwnSpace, ValueChoice, freeze
-from lightning_nas.spaces.own.space import OwnNetwork
+from lightning_nas.spaces.own.network import OwnNetwork
 
 LAYERS, CHANNELS, SIDE, BATCH_SIZE, ROUNDS = 20, 16, 16, 32, 10
 

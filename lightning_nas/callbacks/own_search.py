@@ -29,8 +29,9 @@ from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.spaces.base import Architecture, Gates, Space
 from lightning_nas.spaces.own.choices import OwnChoice
 from lightning_nas.spaces.own.freeze import freeze
+from lightning_nas.spaces.own.network import OwnNetwork
 from lightning_nas.spaces.own.running import Running
-from lightning_nas.spaces.own.space import OwnNetwork, OwnSpace
+from lightning_nas.spaces.own.space import OwnSpace
 from lightning_nas.spaces.own.values import values_in
 
 
@@ -267,7 +268,7 @@ def _of_class(space: OwnSpace) -> Space | None:
     """The space as a file can name it, by the class of its network; None where that wants arguments, or has other
     choices."""
     try:
-        named = OwnSpace(space.network_class)
+        named = OwnSpace(space.source.network_class)
     except Exception:  # whatever a user's constructor raises
         return None
     return named if named.choices == space.choices else None

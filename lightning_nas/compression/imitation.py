@@ -23,7 +23,8 @@ from lightning_nas.operations.normalization import evaluating
 from lightning_nas.seeding import derive_seed
 from lightning_nas.spaces.base import Architecture
 from lightning_nas.spaces.own.choices import LayerChoice
-from lightning_nas.spaces.own.space import OwnNetwork, OwnSpace
+from lightning_nas.spaces.own.network import OwnNetwork
+from lightning_nas.spaces.own.space import OwnSpace
 from lightning_nas.tasks import Task
 from lightning_nas.training.optimizers import Adam, Optimizer
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture, Space
-from lightning_nas.spaces.own.space import Condition, OwnSpace
+from lightning_nas.spaces.own.space import OwnSpace
+from lightning_nas.spaces.own.survey import Condition
 
 Changes = frozenset[tuple[int, int]]
 """What an architecture has in the place of the reference's options: numbers of choices and options."""

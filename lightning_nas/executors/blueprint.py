@@ -97,7 +97,7 @@ class Blueprint:
         try:
             classes: dict[str, type] = {path: known[path] for path in class_paths(list(specs)) if path in known}
             if isinstance(space, OwnSpace):
-                classes[class_path(space.network_class)] = space.network_class
+                classes[class_path(space.source.network_class)] = space.source.network_class
             parts = dumps((classes, own_operations(specs)))
         except (pickle.PicklingError, AttributeError) as error:
             raise SettingError(

@@ -17,7 +17,7 @@ from lightning_nas import (
     freeze,
     order_by_importance,
 )
-from lightning_nas.spaces.own.space import _TEMPLATES
+from lightning_nas.spaces.own.source import _TEMPLATES
 from tests.compression.test_widths import Residual, mobilenet, resnet18, small, with_own_statistics
 
 

@@ -11,7 +11,8 @@ from lightning_nas.errors import SettingError
 from lightning_nas.spaces.base import Architecture
 from lightning_nas.spaces.own.choices import OwnChoice
 from lightning_nas.spaces.own.fused import fuse
-from lightning_nas.spaces.own.space import OwnNetwork, OwnSpace
+from lightning_nas.spaces.own.network import OwnNetwork
+from lightning_nas.spaces.own.space import OwnSpace
 
 
 def freeze(
@@ -49,14 +50,15 @@ def freeze(
     if not isinstance(network, OwnNetwork):
         if not weights:
             raise SettingError("weights: a network of your own is copied as it is; build it again for new weights")
-        space = OwnSpace(network)
-        network = space.network(dict(space.usual_inputs))
+        own = OwnSpace(network)
+        network = own.network(dict(own.usual_inputs))
     space = network.space
     if isinstance(architecture, Mapping):
         architecture = space.from_names(architecture)
     elif architecture is None:
         architecture = space.only
     child = space.restrict(architecture).network(network.inputs)
+    assert isinstance(child, OwnNetwork)  # as of any space of such a network
     _made_alike(child, network)
     if weights:
         child.load_state_dict(network.child_state(architecture))

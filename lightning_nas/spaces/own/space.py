@@ -1,40 +1,25 @@
 """The network of a user as a search space."""
 
 import contextlib
-import copy
-import dataclasses
 import functools
-import inspect
-import itertools
 import math
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_nas.errors import SettingError
-from lightning_nas.operations.sliced import SLICED, cut, parts_of
-from lightning_nas.spaces.base import Architecture, Choice, Gates, Network, Space
+from lightning_nas.operations.sliced import SLICED, cut
+from lightning_nas.spaces.base import Architecture, Choice, Space
 from lightning_nas.spaces.graphs import Graph
-from lightning_nas.spaces.own.choices import OwnChoice
 from lightning_nas.spaces.own.followed import IN_TRIALS, PART_OF_ATTENTION, check_followed
 from lightning_nas.spaces.own.fused import fuse, unfuse
-from lightning_nas.spaces.own.language_model import WindowReader
-from lightning_nas.spaces.own.running import Running
-from lightning_nas.spaces.own.trying import LIBRARIES, said_of, try_out
+from lightning_nas.spaces.own.network import OwnNetwork
+from lightning_nas.spaces.own.source import Given, Source, without_weights
+from lightning_nas.spaces.own.survey import Condition, Survey
 from lightning_nas.spaces.own.values import Build, bound, settled, values_in
 from lightning_nas.spaces.tables import Cost
-from lightning_nas.specs import check_arguments, class_path, find_class
-
-if TYPE_CHECKING:
-    Given = str | type[nn.Module] | nn.Module
-else:  # for the command line and files, which would import a class
-    Given = str
-
-Condition = tuple[tuple[str, tuple[str, ...]], ...]
-"""Names of choices with the options of each, all of which have to be taken."""
 
 RuleState = tuple[bool, tuple[tuple[str, tuple[Condition, ...]], ...]]
 
@@ -59,15 +44,9 @@ class OwnSpace(Space):
     """
 
     def __init__(self, network: Given, arguments: dict[str, Any] | None = None) -> None:
-        self.arguments = dict(arguments or {})
-        self.template, self.network_class = _found(network)
-        if self.template is not None and self.arguments:
-            raise SettingError("arguments: those of the constructor, and the network is built already; leave them out")
-        path = class_path(self.network_class)
-        self._init_args["network"] = path if self.template is None else _remembered(path, self.template)
-        if self.template is None:
-            self._check_arguments()
-        self.usual_inputs = self._usual_inputs()
+        self.source = Source(network, arguments or {})
+        self._init_args["network"] = self.source.path
+        self.usual_inputs = self.source.usual_inputs
         found = self._surveyed()
         self.conditions = found.conditions
         super().__init__(found.choices)
@@ -78,23 +57,28 @@ class OwnSpace(Space):
         return self.template is None
 
     @property
+    def template(self) -> nn.Module | None:
+        """The network that was handed over; None: it was a class."""
+        return self.source.template
+
+    @property
     def name(self) -> str:
         """The name of the network's class."""
-        return self.network_class.__name__
+        return self.source.name
 
-    def _surveyed(self) -> "Survey":
+    def _surveyed(self) -> Survey:
         """The choices of the network."""
         with torch.random.fork_rng(devices=[]):
             build = Build({})
             if self.template is not None:
                 return Survey(self.template, {})
             try:
-                return Survey(self._new(self.usual_inputs, build), build.seen)
+                return Survey(self.source.new(self.usual_inputs, build), build.seen)
             except SettingError:  # of a constructor that needs the numbers themselves: trials can search it
                 if not build.seen:
                     raise
             build = Build({}, plain=True)
-            return Survey(self._new(self.usual_inputs, build), build.seen)
+            return Survey(self.source.new(self.usual_inputs, build), build.seen)
 
     # -- the rule ----------------------------------------------------------------------------------------------------
 
@@ -172,7 +156,7 @@ class OwnSpace(Space):
     def modality(self) -> str:
         return "text" if "vocabulary" in self.usual_inputs else "images"
 
-    def network(self, inputs: dict[str, int], form: str = "search") -> "OwnNetwork":  # type: ignore[override]
+    def network(self, inputs: dict[str, int], form: str = "search") -> OwnNetwork:  # type: ignore[override]
         """The network with the choices that the space has; of one architecture, without any.
 
         Args:
@@ -180,9 +164,9 @@ class OwnSpace(Space):
             form: ``search`` or ``final``, which are the same network.
         """
         left = {choice.name: choice.values for choice in self.choices if choice.values and not choice.relaxable}
-        net = self._new(inputs, Build(left))
+        net = self.source.new(inputs, Build(left))
         if self.template is None:
-            check_followed(net, left, lambda numbers: without_weights(lambda: self._new(inputs, Build(numbers))))
+            check_followed(net, left, lambda numbers: without_weights(lambda: self.source.new(inputs, Build(numbers))))
         choices = {choice.name: choice for choice in self.choices}
         for part in Survey.names(net):
             part.restrict(choices)
@@ -194,7 +178,7 @@ class OwnSpace(Space):
         return OwnNetwork(self, inputs, net)
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator["OwnNetwork"]:
+    def in_place(self) -> Iterator[OwnNetwork]:
         """The very network that was handed over, without a copy, as the one in which all architectures live.
 
         Inside, its layers run what the gates say; afterwards they are what they were, with the weights that they have
@@ -255,45 +239,6 @@ class OwnSpace(Space):
                 "that a found network is built with the number"
             )
 
-    def _new(self, inputs: Mapping[str, int], build: Build) -> nn.Module:
-        """A network with all choices; of values with those that ``build`` leaves."""
-        if self.template is not None:
-            return copy.deepcopy(self.template)
-        filled = {name: inputs[name] for name in self._parameters() if name in inputs and name not in self.arguments}
-        with build.active():
-            try:
-                return self.network_class(**filled, **self.arguments)
-            except SettingError:
-                raise
-            except (RuntimeError, TypeError, ValueError) as error:
-                chosen = build.plain or all(len(build.left_of(*item)) == 1 for item in build.seen.items())
-                reason = said_of(error)
-                how = f"{self.arguments}: {reason}" if chosen else f"numbers that are open: {reason}. {IN_TRIALS}"
-                raise SettingError(f"arguments: {self.name} cannot be built with {how}") from error
-
-    def _check_arguments(self) -> None:
-        """Refuses arguments that the constructor does not take, and where one is missing."""
-        parameters = inspect.signature(self.network_class).parameters
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        names = [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        for name in self.arguments:
-            if name not in names and not takes_all:
-                there = ", ".join(names) or "none"
-                raise SettingError(f"arguments.{name}: {self.name} has no such argument; there are {there}")
-        plain = {n: v for n, v in self.arguments.items() if n in names and parameters[n].annotation in _PLAIN}
-        self.arguments |= check_arguments(self.network_class, plain, "arguments")
-        for name in names:
-            known = name in self.arguments or name in (*Space.usual_inputs, "vocabulary")
-            if parameters[name].default is inspect.Parameter.empty and not known:
-                raise SettingError(f"arguments.{name}: {self.name} needs it, and no data say it")
-
-    def _parameters(self) -> Iterable[str]:
-        return inspect.signature(self.network_class).parameters
-
-    def _usual_inputs(self) -> dict[str, int]:
-        usual = {"vocabulary": 10_000} if "vocabulary" in self._parameters() else dict(Space.usual_inputs)
-        return usual | {name: self.arguments[name] for name in usual if name in self.arguments}
-
     # -- for people --------------------------------------------------------------------------------------------------
 
     def describe(self, architecture: Architecture) -> str:
@@ -308,231 +253,6 @@ class OwnSpace(Space):
         nodes = ["input", *(name for name, _ in chosen)]
         edges = [(nodes[k], name, option) for k, (name, option) in enumerate(chosen)]
         return {"network": Graph.of([*edges, (nodes[-1], "output", "")])}
-
-
-class OwnNetwork(Network):
-    """A user's network, called with gates.
-
-    Args:
-        space: whose choices were built.
-        inputs: what the network was told of the data.
-        net: the module as the user wrote it.
-
-    Attributes:
-        net: the module of the user. By itself it is called without gates, where nothing is left to choose.
-    """
-
-    def __init__(self, space: OwnSpace, inputs: dict[str, int], net: nn.Module) -> None:
-        super().__init__()
-        self.space: OwnSpace = space
-        self.inputs = dict(inputs)
-        self.net = net
-        self.chooses = any(len(choice.options) > 1 for choice in space.choices)
-        self.reader = WindowReader(net, inputs.get("vocabulary")) if space.modality == "text" else None
-
-    def forward(self, x: Any, gates: Gates | None = None, **others: Any) -> Any:  # type: ignore[override]
-        """What the user's network puts out under the gates; of text a ``LanguageOutput``.
-
-        Args:
-            x: its first argument, usually the batch.
-            gates: how each choice is taken; None where the space has one architecture.
-            others: its other arguments, by name; of text ``carry`` and ``first``, see :class:`WindowReader`.
-        """
-        arguments = others if self.reader is None else self.reader.arguments(**others)
-        with self.active(gates) if self.chooses else contextlib.nullcontext():
-            out = self.net(x, **arguments)
-        return out if self.reader is None else self.reader.output(x, out)
-
-    def active(self, gates: Gates | None) -> contextlib.AbstractContextManager[None]:
-        """Inside, the user's module may be called by itself, and runs under the gates.
-
-        Args:
-            gates: how each choice is taken; None where the space has one architecture.
-        """
-        return Running(self.space, gates).active()
-
-    def example(self, batch_size: int = 1) -> Tensor:
-        given = getattr(self.net, "example_input_array", None)
-        parameter = next(self.parameters(), torch.empty(0))
-        if isinstance(given, Tensor):
-            return given[:1].expand(batch_size, *given.shape[1:]).to(parameter.device)
-        if self.space.modality == "text":
-            return torch.zeros(batch_size, 1, dtype=torch.long, device=parameter.device)
-        size = self.inputs["image_size"]
-        return parameter.new_zeros(batch_size, self.inputs["channels"], size, size)
-
-    def try_out(self) -> Any:
-        return try_out(self.space, self.net, self.example(2))
-
-    def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The ``state_dict`` of an architecture's own network, taken out of this network's.
-
-        Of PyTorch's layers it is what runs of them, of a user's own parameters whose sizes are chosen the leading part.
-
-        Args:
-            architecture: one of the network's space.
-        """
-        child = self.space.restrict(architecture)
-        small = without_weights(lambda: child.network(self.inputs)).state_dict()
-        own = self.state_dict()
-        with self.active(self.space.gates(architecture)), torch.no_grad():
-            for path, module in self.named_modules(remove_duplicate=False):
-                if type(module) in SLICED.values():
-                    parts = parts_of(module) or {}
-                    own |= {f"{path}.{name}": part.detach() for name, part in parts.items() if part is not None}
-        return {
-            name: own[name][tuple(map(slice, value.shape))] if isinstance(value, Tensor) and value.dim() else own[name]
-            for name, value in small.items()
-        }
-
-
-class Survey:
-    """What there is to choose in a network.
-
-    Args:
-        net: the module of the user, whose choices are given their names.
-        values: all values of each value choice of which the constructor told; those of others are looked for.
-
-    Attributes:
-        choices: in an order in which those come first in whose options others are.
-        conditions: for each choice, by name, when it has an effect: under any of these conditions.
-        conditional: the names of the choices that have an effect under conditions only.
-    """
-
-    def __init__(self, net: nn.Module, values: Mapping[str, tuple[float, ...]]) -> None:
-        self._found: dict[str, Choice] = {}
-        self._holders: dict[str, nn.Module | None] = {}
-        self.conditions: dict[str, list[Condition]] = {}
-        self._number = 0
-        self.names(net)
-        self._look(net, ())
-        for label, numbers in values.items():
-            if label not in self._found:  # held by no module
-                self._add([_of_value(label, numbers, self._node())], ())
-        if not self._found:
-            raise SettingError(f"network: there is no choice in {type(net).__name__}; put a LayerChoice into it")
-        self.choices = self._ordered()
-        self.conditional = [choice.name for choice in self.choices if self.conditions[choice.name] != [()]]
-
-    @staticmethod
-    def names(net: nn.Module) -> list[OwnChoice]:
-        """The choices in a network, which are given their names: label or place."""
-        found = []
-        for path, module in net.named_modules():
-            if isinstance(module, OwnChoice):
-                module.name = module.label or path.replace(".", "/") or "choice"
-                found.append(module)
-        return found
-
-    def _look(self, module: nn.Module, condition: Condition) -> None:
-        for held in vars(module).values():
-            for value in values_in(held):
-                for label, numbers in value.options.items():
-                    self._add([_of_value(label, numbers, self._node())], condition)
-        if isinstance(module, OwnChoice):
-            self._add(module.choices(self._node()), condition, None if module.label else module)
-            for _, inner, options in module.inside():
-                self._look(inner, (*condition, (module.name, options)) if options else condition)
-            return
-        for child in module.children():
-            self._look(child, condition)
-
-    def _node(self) -> str:
-        self._number += 1
-        return str(self._number)
-
-    def _add(self, choices: Sequence[Choice], condition: Condition, holder: nn.Module | None = None) -> None:
-        """Adds what is chosen by ``holder`` under a condition; None: by all that have its label."""
-        for choice in choices:
-            known = self._found.setdefault(choice.name, choice)
-            if self._holders.setdefault(choice.name, holder) is not holder:
-                raise SettingError(f"{choice.name}: a choice has this label, and another without one stands there")
-            if (known.options, known.kind, known.values) != (choice.options, choice.kind, choice.values):
-                one, other = ", ".join(known.options), ", ".join(choice.options)
-                raise SettingError(
-                    f"{choice.name}: one decision has the same options everywhere, got {one} and {other}"
-                )
-            if known.relaxable and not choice.relaxable:  # a depth and a number that is read
-                self._found[choice.name] = dataclasses.replace(known, relaxable=False)
-            self.conditions.setdefault(choice.name, [])
-            if condition not in self.conditions[choice.name]:
-                self.conditions[choice.name].append(condition)
-
-    def _ordered(self) -> list[Choice]:
-        for name, conditions in self.conditions.items():
-            if () in conditions:  # it matters anyway
-                self.conditions[name] = [()]
-        placed: dict[str, Choice] = {}
-        waiting = dict(self._found)
-        while waiting:
-            ready = next((n for n in waiting if all(o in placed for c in self.conditions[n] for o, _ in c)), None)
-            if ready is None:
-                raise SettingError(f"{next(iter(waiting))}: a choice cannot be inside of itself; give it another label")
-            node = waiting[ready].node  # what belongs together stays together
-            for name in [name for name, choice in waiting.items() if choice.node == node]:
-                placed[name] = waiting.pop(name)
-        return list(placed.values())
-
-
-_PLAIN = (int, float, str, bool)
-"""The types of a constructor's arguments that are checked before it is called."""
-
-_TEMPLATES: MutableMapping[str, nn.Module] = weakref.WeakValueDictionary()
-"""Networks that were handed over as they are, by what specs call them. In this process a spec brings them back, as long
-as somebody else has them."""
-
-_NUMBERS = itertools.count()
-
-
-def _remembered(path: str, net: nn.Module) -> str:
-    name = next((name for name, known in _TEMPLATES.items() if known is net), None)
-    if name is None:
-        name = f"{path}#{next(_NUMBERS)}"
-        _TEMPLATES[name] = net
-    return name
-
-
-def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
-    """The network that is there, if it is, and its class."""
-    if isinstance(network, nn.Module):
-        return network, type(network)
-    if isinstance(network, type) and issubclass(network, nn.Module):
-        return None, network
-    if not isinstance(network, str):
-        raise SettingError(f"network: a class, its import path, or a network, got {network!r}")
-    if network in _TEMPLATES:
-        return _TEMPLATES[network], type(_TEMPLATES[network])
-    path, built, _ = network.partition("#")
-    if built:
-        raise SettingError(
-            f"network: a {path} was handed over that was built already, which no file brings back; hand it over again, "
-            "as in load_from_checkpoint(path, space=Space.of(net)), or hand over the class"
-        )
-    if path.partition(".")[0] in LIBRARIES:  # else a file could have any module of theirs built, with any arguments
-        raise SettingError(f"network: a class of your own, got {network[:200]}, which has no choices in it")
-    found = find_class(network, nn.Module)
-    if found is None:
-        module = network.rpartition(".")[0][:80]
-        raise SettingError(f"network: {network[:200]} is no network of your own that is imported; --import {module}")
-    return None, found
-
-
-def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
-    """A network of which only names and shapes count.
-
-    Args:
-        build: builds it.
-    """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return build()
-        except (NotImplementedError, RuntimeError):  # a constructor that looks at values
-            return build()
-
-
-def _of_value(label: str, numbers: tuple[float, ...], node: str) -> Choice:
-    return Choice(label, tuple(map(str, numbers)), node, "value", values=numbers, relaxable=False)
 
 
 def _after(conditions: tuple[Condition, ...], name: str, option: str) -> tuple[Condition, ...]:
