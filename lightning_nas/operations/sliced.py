@@ -249,7 +249,7 @@ class Unfused:
         """Leaves a module as it was.
 
         Args:
-            module: any module.
+            module: any module, with such a hook or without.
         """
         for number, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, Unfused):
