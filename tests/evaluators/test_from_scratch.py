@@ -217,7 +217,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_handler():
         ({"patience": 0}, "patience: at least 1"),
         ({"max_minutes": 0}, "max_minutes: above 0"),
         ({"retrain": {"lrr": 1}}, r"retrain\.lrr: no such setting; there are optimizer, drop_path"),
-        ({"retrain": {"drop_path": "fast"}}, r"retrain\.drop_path: expected float, got 'fast'"),
+        ({"retrain": {"drop_path": "fast"}}, r"retrain\.drop_path: expected float \| None, got 'fast'"),
         ({"retrain": {"train_on": "all"}}, r"retrain\.train_on: no such setting"),
         ({"trainer": {"max_epochs": 3}}, r"trainer\.max_epochs: no such setting; there are accelerator"),
     ],
