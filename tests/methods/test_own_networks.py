@@ -51,7 +51,10 @@ def test_the_usual_drop_path_is_of_networks_with_paths():
         (partial(SNAS, cost="log"), "space: costs of OwnSpace are no sum over choices"),
         (partial(DARTS, network={"cells": 3}), "network.cells: no such setting; there are none"),
         (PDARTS, "operations: a number for each of the 3 stages but the first"),
-        (partial(PDARTS, **PDARTS_OF_ONE_STAGE | {"skip_dropout": [0.1], "warmup_epochs": 0}), "skip_dropout: networks of OwnSpace drop"),
+        (
+            partial(PDARTS, **PDARTS_OF_ONE_STAGE | {"skip_dropout": [0.1], "warmup_epochs": 0}),
+            "skip_dropout: networks of OwnSpace drop",
+        ),
     ],
 )
 def test_what_an_own_network_has_not_is_refused(build, message):

@@ -140,7 +140,7 @@ def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
     """A network of which only names and shapes count.
 
     Args:
-        build: builds it.
+        build: builds the network, on any device.
     """
     with torch.random.fork_rng(devices=[]):
         try:
