@@ -13,10 +13,10 @@ from tests.helpers.methods import Planted as PlantedData
 from tests.helpers.own_network import Net, Planted
 
 INPUTS = {"channels": 1, "image_size": 8, "num_classes": 10}
-PDARTS_OF_ONE_STAGE = {"network": {}, "stages": [{}], "operations": [], "skip_dropout": [0.0], "epochs": 8}
+ONE_STAGE = {"network": {}, "stages": [{}], "operations": [], "skip_dropout": [0.0], "epochs": 8}
 METHODS = ONE_SHOT | {
     "darts-exact": partial(darts, order="exact", alphas_lr=0.02, alphas_weight_decay=0.0),
-    "p-darts": partial(pdarts, **PDARTS_OF_ONE_STAGE, alphas_lr=0.02, alphas_weight_decay=0.0),
+    "p-darts": partial(pdarts, **ONE_STAGE, alphas_lr=0.02, alphas_weight_decay=0.0),
 }
 
 
@@ -52,7 +52,7 @@ def test_the_usual_drop_path_is_of_networks_with_paths():
         (partial(DARTS, network={"cells": 3}), "network.cells: no such setting; there are none"),
         (PDARTS, "operations: a number for each of the 3 stages but the first"),
         (
-            partial(PDARTS, **PDARTS_OF_ONE_STAGE | {"skip_dropout": [0.1], "warmup_epochs": 0}),
+            partial(PDARTS, **ONE_STAGE | {"skip_dropout": [0.1], "warmup_epochs": 0}),
             "skip_dropout: networks of OwnSpace drop",
         ),
     ],
