@@ -256,11 +256,11 @@ class Transformer(nn.Module):
         self.classify = nn.Linear(self.width, vocabulary)
 
     def forward(self, x):
-        x = self.embed(x) + self.position[: x.shape[1], : self.width]
+        x = self.embed(x) + self.position[: x.shape[1], : int(self.width)]  # int(): for compilers
         for layer in self.layers[: self.depth]:
             x = layer(x)
         x = self.more(x)
-        pooled, _ = self.pool(self.query[..., : self.width].expand(len(x), -1, -1), x, x)
+        pooled, _ = self.pool(self.query[..., : int(self.width)].expand(len(x), -1, -1), x, x)
         return self.classify(self.norm(pooled[:, 0]))
 
 

@@ -152,7 +152,7 @@ CASES = {
     "own-widths": own("widths", all_shared=True),
     "own-widths-restricted": own("widths", {"width": ["4", "5"], "kernel": ["1", "5"], "along": "3"}, all_shared=True),
     "own-transformer": own("transformer"),
-    "own-recurrent": own("recurrent"),
+    "own-recurrent": own("recurrent", one_graph=False),
     "own-built": SpaceCase(OwnSpace(OWN["nested"].network()), {}, OWN["nested"].inputs, SEARCH, drawn=False),
 }
 

@@ -304,7 +304,7 @@ def test_networks_with_choices_are_copied_and_pickled(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True], ids=["the user's module", "the network"])
-@pytest.mark.parametrize("name", ["shared", "inputs"])
+@pytest.mark.parametrize("name", ["shared", "transformer", "inputs"])
 def test_compiled_with_changing_gates(name, whole):
     """No wrong result, and no more compilations than PyTorch's limit of them for each part."""
     torch.manual_seed(0)
@@ -327,16 +327,24 @@ def test_compiled_with_changing_gates(name, whole):
     assert 1 <= graphs <= limit * (1 + len(list(network.modules())))
 
 
+class Sliced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.width = ValueChoice([3, 4], "width")
+
+    def forward(self, x):
+        return x[:, : self.width]
+
+
 @pytest.mark.slow
 def test_a_tensor_that_is_sliced_by_a_number_is_compiled_with_int_only():
-    """``self.position[:, : self.width]``: PyTorch's compiler slices tensors by plain numbers."""
-    torch.manual_seed(0)
-    case = OWN["transformer"]
-    network = case.space().network(case.inputs)
+    """PyTorch's compiler slices tensors by plain numbers."""
+    network = OwnSpace(Sliced).network({})
+    assert network(X, network.space.gates((0,))).shape == (6, 3)
     torch._dynamo.reset()
     network.net.compile(backend="eager")
     with pytest.raises(TypeError, match="slice indices must be integers") as error:
-        network(case.batch(), network.space.gates((0,) * 6))
+        network(X, network.space.gates((0,)))
     assert error.value.__notes__ == ["In a forward pass int() of a number that is chosen is the plain number."]
 
 
