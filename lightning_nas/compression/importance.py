@@ -157,7 +157,7 @@ def _width(places: list[_Place], label: str) -> int:
     widths = set()
     for place in places:
         grouped = getattr(place.layer, "groups", 1)
-        if isinstance(grouped, int) and grouped > 1:
+        if not values_in(grouped) and grouped > 1:
             raise SettingError(f"{label}: {place.path} reads its channels in {grouped} groups, which keep their order")
         factor = place.factor(label)
         widths |= {tensor.shape[dim] / factor for tensor, dim in place.dims}

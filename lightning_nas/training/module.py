@@ -63,6 +63,7 @@ class Module(Configurable, Scheduled, LightningModule):
         "BaseFinetuning": "freezes layers of a trained network, and here all begin untrained; leave it out",
         "StochasticWeightAveraging": "copies the network before it is built for the data, and so averages nothing; use "
         "EMAWeightAveraging",
+        "OwnSearch": "searches in a LightningModule of your own, from Python; here the method is what searches",
         "ModelPruning": "looks for layers before the network is built for the data; prune the trained network instead",
     }
     """By the name of a callback of Lightning what it would do wrong here, and what to use instead."""

@@ -533,6 +533,7 @@ NEEDS = {
     "GradientAccumulationScheduler": ['scheduling={{"0": 2}}'],
     "ModelPruning": ["pruning_fn=l1_unstructured"],
     "OnExceptionCheckpoint": ["dirpath=kept"],
+    "PathSearch": ["monitor={monitor}"],
     "StochasticWeightAveraging": ["swa_lrs=0.1"],
     "ThroughputMonitor": ["batch_size_fn=builtins.len"],
 }
@@ -574,6 +575,9 @@ CALLBACKS = {
     "Interruption": ("needs folder",) * 3,
     "LastCheckpoint": ("for more checkpoints add a ModelCheckpoint",) * 3,
     "NonMonotoneAveraging": ("use EMAWeightAveraging", WORKS, "has no weights to average"),
+    "OwnSearch": ("is abstract",) * 3,
+    "PathSearch": ("in a LightningModule of your own",) * 3,
+    "RelaxedSearch": ("in a LightningModule of your own",) * 3,
     "RunSettings": ("needs settings",) * 3,
     "Summary": (WORKS, WORKS, WORKS),
 }

@@ -204,13 +204,13 @@ class RepeatedByHand(nn.Module):
 
 
 class Widths(nn.Module):
-    def __init__(self, vocabulary=11, width=None, extra=None, kernel=None, along=None):
+    def __init__(self, n_words=11, width=None, extra=None, kernel=None, along=None):
         super().__init__()
         width = width or ValueChoice([4, 5, 8], "width")
         extra = extra or ValueChoice([1, 2, 5], "extra")
         kernel = kernel or ValueChoice([1, 3, 5], "kernel")
         along = along or ValueChoice([2, 3], "along")
-        self.embed = nn.Embedding(vocabulary, width)
+        self.embed = nn.Embedding(n_words, width)
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Conv1d(width, width * 4, kernel, padding=kernel // 2)
         self.bn1 = nn.BatchNorm1d(width * 4)
@@ -218,7 +218,7 @@ class Widths(nn.Module):
         self.narrow = nn.Conv2d(width * 4, width // 2 * 2, (1, along), groups=2)
         self.bn2 = nn.BatchNorm2d(width // 2 * 2, affine=False)
         self.beside = nn.Linear(width * 4, extra)
-        self.classify = nn.Linear(width // 2 * 2 + extra, vocabulary, bias=False)
+        self.classify = nn.Linear(width // 2 * 2 + extra, n_words, bias=False)
 
     def forward(self, x):
         x = self.norm(self.embed(x)).transpose(1, 2)
@@ -239,12 +239,12 @@ def encoder(width, heads, hidden, **settings):
 
 
 class Transformer(nn.Module):
-    def __init__(self, vocabulary=11):
+    def __init__(self, n_words=11):
         super().__init__()
         self.width = ValueChoice([4, 8], "width")
         heads, hidden = ValueChoice([1, 2, 4], "heads"), ValueChoice([3, 6], "hidden")
         self.depth = ValueChoice([1, 2, 3], "depth")
-        self.embed = nn.Embedding(vocabulary, self.width)
+        self.embed = nn.Embedding(n_words, self.width)
         self.position = nn.Parameter(torch.randn(9, self.width))
         self.layers = nn.ModuleList(encoder(self.width, heads, hidden, dropout=0.1) for _ in range(self.depth))
         self.more = RepeatChoice(
@@ -253,7 +253,7 @@ class Transformer(nn.Module):
         self.query = nn.Parameter(torch.randn(1, 1, self.width))
         self.pool = nn.MultiheadAttention(self.width, heads, batch_first=True)
         self.norm = LayerChoice([nn.LayerNorm(self.width), nn.Identity()])
-        self.classify = nn.Linear(self.width, vocabulary)
+        self.classify = nn.Linear(self.width, n_words)
 
     def forward(self, x):
         x = self.embed(x) + self.position[: x.shape[1], : int(self.width)]  # int(): for compilers
@@ -301,15 +301,15 @@ class Gated(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, vocabulary=11):
+    def __init__(self, n_words=11):
         super().__init__()
         width = ValueChoice([2, 5], "width")
-        self.embed = nn.Embedding(vocabulary, width)
+        self.embed = nn.Embedding(n_words, width)
         self.read = nn.Linear(width, 6)
         self.first = LayerChoice({"lstm": nn.LSTM(6, 6, batch_first=True), "gru": Gated(6)})
         self.second = LayerChoice({"lstm": nn.LSTM(6, 6, batch_first=True), "gru": Gated(6)})
         self.which = InputChoice(2, n_chosen=None)
-        self.classify = nn.Linear(6, vocabulary)
+        self.classify = nn.Linear(6, n_words)
 
     def forward(self, x):
         out, state = self.first(self.read(self.embed(x)))

@@ -52,7 +52,7 @@ class Source:
         self.arguments = dict(arguments)
         self.template, self.network_class = _found(network)
         self.name = self.network_class.__name__
-        self.parameters = inspect.signature(self.network_class).parameters
+        self.parameters = dict(inspect.signature(self.network_class).parameters)
         if self.template is None:
             self._check_arguments()
         elif self.arguments:

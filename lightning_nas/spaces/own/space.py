@@ -35,8 +35,8 @@ class OwnSpace(Space):
     Args:
         network: the class of the network, or in files its import path, ``my_package.Net``, which has to be imported.
             Then networks have new weights. Arguments of its constructor called ``channels``, ``image_size``,
-            ``num_classes`` or ``vocabulary`` are what the data say, unless ``arguments`` has them. Or a network: then
-            all networks begin with the weights that it has, and a file cannot bring it back.
+            ``num_classes`` or ``vocabulary`` are what the data say, unless ``arguments`` has them; what takes a
+            ``vocabulary`` is a language model. Or a network: then all networks begin with the weights that it has, and a file cannot bring it back.
         arguments: arguments of the constructor by name; None: none. Of a network that is there, none.
 
     Raises:

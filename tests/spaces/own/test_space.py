@@ -225,14 +225,13 @@ class Dropped(nn.Module):
 
 
 def test_numbers_of_any_layer_are_chosen_in_trials():
-    """``nn.LSTM`` takes nothing but an ``int``, so that each network has to be built with its own."""
     space = OwnSpace(Dropped)
     assert [choice.options for choice in space.choices] == [("0.25", "0.5"), ("1000001", "1000002")]
     assert Space.build(space.spec).choices == space.choices
     for architecture in space:
         net = space.restrict(architecture).network({}).net
         assert (net.drop.p, net.rnn.hidden_size) == (0.25 * (architecture[0] + 1), architecture[1] + 1)
-    with pytest.raises(SettingError, match=r"hidden_size should be of type int.*TrialSearch"):
+    with pytest.raises(SettingError, match=r"p of drop, a Dropout, cannot be chosen.*TrialSearch"):
         space.network({})
 
 

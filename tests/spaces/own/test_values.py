@@ -184,7 +184,6 @@ WRONG = {
     "int": (lambda self, width: setattr(self, "a", nn.Linear(3, int(width * 1.5))), "width: int.. would forget"),
     "float": (lambda self, width: setattr(self, "scale", float(width)), "width: float.., .* would forget"),
     "math.sqrt": (lambda self, width: setattr(self, "scale", math.sqrt(width)), "width: float.., .* would forget"),
-    "isinstance": (lambda self, width: nn.LSTM(3, width), "hidden_size should be of type int"),
     "if": (
         lambda self, width: setattr(self, "a", nn.ReLU() if width > 4 else nn.Tanh()),
         "width: a constructor decides",
