@@ -65,12 +65,16 @@ def profile(
     child = moved(final_network(found, network, inputs), device)
     if torch.device(device).type == "meta" and latency_runs:
         raise SettingError("--device: nothing runs on meta, so set --latency_runs 0")
-    print(found.space.describe(found.architecture))
-    shown = settings_of(child)
-    if shown:
-        print(shown)
+    try:
+        costs = measure(child, child.example(batch_size), latency_runs)
+    except RuntimeError as error:  # a network of the user's own, which is for other data than the usual ones
+        reason = str(error).partition("\n")[0]
+        raise SettingError(
+            f"--inputs: what the network was found for, such as --inputs.channels 1 ({reason})"
+        ) from error
+    print("\n".join(filter(None, [found.space.describe(found.architecture), settings_of(child)])))
     print()
-    print(measure(child, child.example(batch_size), latency_runs).describe())
+    print(costs.describe())
 
 
 def export(

@@ -5,6 +5,7 @@ configuration file, becomes an ``OwnSpace`` of that network, and what is said of
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -170,8 +171,12 @@ def _network(path: str, setting: str) -> type:
     return found
 
 
+OF_THE_SPACE = ("limit", "bins", "cost", "drop_path")
+"""Settings of methods that a configuration sets for the networks of its own space."""
+
+
 def _leave_out(content: Any, setting: str) -> None:
-    """Leaves the space out of a configuration, and the settings of its networks."""
+    """Leaves the space out of a configuration, and what it sets for the networks of that space."""
     *owners, _ = setting.split(".")
     for owner in owners:
         content = content[owner]
@@ -181,6 +186,14 @@ def _leave_out(content: Any, setting: str) -> None:
         if isinstance(settings, dict):
             settings.pop("network", None)
     del content["space"]
+    left_out = [name for name in OF_THE_SPACE if content.pop(name, None) is not None]
+    controller = content.get("controller")
+    of_controller = controller.get("init_args") if isinstance(controller, dict) else None
+    if isinstance(of_controller, dict) and of_controller.pop("operation_bias", None) is not None:
+        left_out.append("controller.operation_bias")
+    if left_out:
+        names = ", ".join(".".join([*owners, name]) for name in left_out)
+        print(f"Left out of the configuration, since it is for its own space: {names}", file=sys.stderr)
 
 
 def _of_constructor(flag: str, own: dict[str, bool]) -> str:

@@ -5,7 +5,8 @@ settings against what a module can do with them.
 """
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -239,6 +240,22 @@ def check_callbacks(callbacks: Iterable[Callback], refused: Mapping[str, str]) -
         named = next((cls.__name__ for cls in type(callback).__mro__ if cls.__name__ in refused), None)
         if named is not None and refused[named]:
             raise SettingError(f"trainer.callbacks: {type(callback).__name__} {refused[named]}")
+
+
+def check_choices(before: Sequence[Any], now: Sequence[Any]) -> None:
+    """Refuses a checkpoint of a network whose choices were others, or in another order.
+
+    Args:
+        before: the name and the options of each choice, as the checkpoint has them.
+        now: the same of the space that goes on.
+
+    Raises:
+        SettingError: naming the first choice that differs.
+    """
+    for had, has in itertools.zip_longest(before, now):
+        if had != has:
+            words = ["no choice" if each is None else f"{each[0]}: {', '.join(each[1])}" for each in (had, has)]
+            raise SettingError(f"space: the choices of the checkpoint in its order; it has {words[0]}; now {words[1]}")
 
 
 def check_monitored(callbacks: Iterable[Callback], figures: Collection[str]) -> None:

@@ -529,11 +529,15 @@ class NetworkModule(Module):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["carries"] = self.carries
+        if isinstance(self.space, OwnSpace):  # whose file may change meanwhile
+            checkpoint["lightning_nas"]["choices"] = self.space.all_choices
         if self.teachers:
             checkpoint["lightning_nas"]["teachers"] = self.teachers.fingerprints
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        if isinstance(self.space, OwnSpace):
+            checks.check_choices(checkpoint["lightning_nas"]["choices"], self.space.all_choices)
         if self.teachers:  # a run continues
             self.teachers.check_same(checkpoint["lightning_nas"].get("teachers", {}))
         self.carries = checkpoint["carries"]

@@ -3,8 +3,10 @@
 from functools import partial
 
 import pytest
+import torch
+from torch import nn
 
-from lightning_nas import DARTS, PDARTS, SNAS, OwnSpace, Retrain, SettingError
+from lightning_nas import DARTS, PDARTS, SNAS, SPOS, LayerChoice, OwnSpace, Retrain, Scorer, SettingError, freeze
 from lightning_nas.spaces import DARTSCell, DARTSRecurrentCell
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
 from lightning_nas.tasks import ImageClassification, LanguageModeling
@@ -42,6 +44,45 @@ def test_the_usual_drop_path_is_of_networks_with_paths():
     assert Retrain("darts_v2", ImageClassification(), inputs=INPUTS).path_dropout == 0.2
     found = ArchitectureRecord(OwnSpace(Net), (0, 1, 1))
     assert Retrain(found, ImageClassification(), inputs=INPUTS).path_dropout == 0.0
+
+
+def test_a_checkpoint_of_other_choices_is_refused(tmp_path):
+    run = trainer(max_epochs=1)
+    run.fit(DARTS(OwnSpace(Net), ImageClassification(), order="first"), digits())
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    name, options = checkpoint["lightning_nas"]["choices"][0]
+    checkpoint["lightning_nas"]["choices"][0] = [name, options[::-1]]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    message = (
+        f"space: the choices of the checkpoint in its order; it has {name}: {', '.join(options[::-1])}; now {name}"
+    )
+    with pytest.raises(SettingError, match=message):
+        trainer(max_epochs=2).fit(
+            DARTS(OwnSpace(Net), ImageClassification(), order="first"), digits(), ckpt_path=tmp_path / "other.ckpt"
+        )
+
+
+def test_frozen_with_averages_of_its_own_it_is_the_network_that_was_scored():
+    space = OwnSpace(Normalised)
+    search, data = SPOS(space, ImageClassification(), rounds=1, population=2, n_mutants=1, n_crossovers=0), digits()
+    trainer(max_epochs=2).fit(search, data)
+    architecture = next(iter(space))
+    scorer = Scorer.of(search, data)
+    with scorer.normalising(architecture):
+        model = freeze(search.network, architecture).eval()
+    right = [(model(images).argmax(1) == labels) for images, labels in scorer.validation]
+    assert torch.cat(right).float().mean().item() == pytest.approx(scorer(architecture))
+
+
+class Normalised(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.read = LayerChoice([nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 1)])
+        self.norm, self.classify = nn.BatchNorm2d(4), nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        return self.classify(self.norm(self.read(x)).relu().mean((2, 3)))
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,12 @@ from lightning_nas.spaces import (
     ENASRecurrentCell,
     NASBench201,
     NASNetCell,
+    OwnSpace,
     ProxylessMobile,
     ShuffleBlocks,
 )
 from lightning_nas.spaces.architecture_file import ArchitectureRecord
-from lightning_nas.specs import Configurable, concrete, find_class, subclasses
+from lightning_nas.specs import Configurable, class_path, concrete, find_class, subclasses
 from lightning_nas.strategies import (
     ASHA,
     NSGA2,
@@ -81,6 +82,7 @@ from lightning_nas.training.checks import check_continued
 from lightning_nas.trials import TrialSearch
 from tests.helpers.masks import Masks
 from tests.helpers.methods import Words, space
+from tests.helpers.own_network import Net, Planted
 
 
 class Own(ImageClassification):
@@ -571,6 +573,12 @@ TABLE: dict[type, Row] = {
         {**CHAIN, "first": Refused([16, 8]), "operations": Refused(["mbconv3_3x3", "mbconv6_3x3"])},
         ProxylessMobile(),
     ),
+    OwnSpace: Row(
+        "own",
+        "model.space",
+        {"network": Refused(class_path(Planted)), "arguments": Refused({"width": 4})},
+        OwnSpace(Net, {"width": 3}),
+    ),
     ShuffleBlocks: Row(
         "random_search_ws",
         "model.space",
@@ -856,6 +864,10 @@ RUNS = {
         digits(),
     ),
     "random_search_ws": lambda: (searched(RandomSearchWS, n_candidates=2, n_batches=1, n_finalists=1), digits()),
+    "own": lambda: (
+        RandomSearchWS(OwnSpace(Net, {"width": 3}), ImageClassification(), n_candidates=2, n_batches=1, n_finalists=1),
+        digits(),
+    ),
     "SGD": lambda: (retrain(inputs=DIGITS), digits()),
     "RMSprop": lambda: (retrain(RMSprop(1e-3)), digits()),
     "Adam": lambda: (retrain(Adam(1e-3)), digits()),

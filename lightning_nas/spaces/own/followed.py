@@ -71,6 +71,8 @@ def _forgotten(large: nn.Module, small: nn.Module) -> str:
         return ""  # it slices by these itself
     others = {**small._parameters, **small._buffers}
     for name, tensor in {**large._parameters, **large._buffers}.items():
+        if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+            continue
         if tensor is not None and getattr(others.get(name), "shape", None) != tensor.shape:
             return f"the shape of {name}"
     return ""

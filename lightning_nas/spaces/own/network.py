@@ -10,8 +10,7 @@ from lightning_nas.operations.sliced import SLICED, parts_of
 from lightning_nas.spaces.base import Architecture, Gates, Network, Space
 from lightning_nas.spaces.own.language_model import WindowReader
 from lightning_nas.spaces.own.running import Running
-from lightning_nas.spaces.own.source import without_weights
-from lightning_nas.spaces.own.trying import try_out
+from lightning_nas.spaces.own.trying import try_out, without_weights
 
 
 class OwnNetwork(Network):
@@ -66,7 +65,7 @@ class OwnNetwork(Network):
         return parameter.new_zeros(batch_size, self.inputs["channels"], size, size)
 
     def try_out(self) -> Any:
-        return try_out(self.space, self.net, self.example(2))
+        return try_out(self.space, self.net, self.example(2), self.inputs)
 
     def child_state(self, architecture: Architecture) -> dict[str, Tensor]:
         """The ``state_dict`` of an architecture's own network, taken out of this network's.

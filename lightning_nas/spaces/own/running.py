@@ -84,8 +84,9 @@ def not_running(name: str) -> SettingError:
         name: the name of the choice.
     """
     return SettingError(
-        f"{name}: no architecture is chosen in this call; call Space.of(net).network(inputs) with gates, or "
-        "freeze(net, architecture). In the backward pass of torch.utils.checkpoint pass use_reentrant=False"
+        f"{name}: no architecture is chosen in this call; call Space.of(net).network(inputs) with gates, or take "
+        "freeze(net, architecture), after a PathSearch or RelaxedSearch module.net = search.freeze(). In the backward "
+        "pass of torch.utils.checkpoint pass use_reentrant=False"
     )
 
 

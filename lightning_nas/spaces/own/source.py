@@ -4,10 +4,9 @@ import copy
 import inspect
 import itertools
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from lightning_nas.errors import SettingError
@@ -134,17 +133,3 @@ def _found(network: Any) -> tuple[nn.Module | None, type[nn.Module]]:
         module = network.rpartition(".")[0][:80]
         raise SettingError(f"network: {network[:200]} is no network of your own that is imported; --import {module}")
     return None, found
-
-
-def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
-    """A network of which only names and shapes count.
-
-    Args:
-        build: builds the network, on any device.
-    """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return build()
-        except (NotImplementedError, RuntimeError):  # a constructor that looks at values
-            return build()

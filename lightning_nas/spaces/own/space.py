@@ -16,8 +16,9 @@ from lightning_nas.spaces.graphs import Graph
 from lightning_nas.spaces.own.followed import IN_TRIALS, PART_OF_ATTENTION, check_followed
 from lightning_nas.spaces.own.fused import fuse, unfuse
 from lightning_nas.spaces.own.network import OwnNetwork
-from lightning_nas.spaces.own.source import Given, Source, without_weights
+from lightning_nas.spaces.own.source import Given, Source
 from lightning_nas.spaces.own.survey import Condition, Survey
+from lightning_nas.spaces.own.trying import without_weights
 from lightning_nas.spaces.own.values import Build, bound, settled, values_in
 from lightning_nas.spaces.tables import Cost
 
@@ -36,7 +37,8 @@ class OwnSpace(Space):
         network: the class of the network, or in files its import path, ``my_package.Net``, which has to be imported.
             Then networks have new weights. Arguments of its constructor called ``channels``, ``image_size``,
             ``num_classes`` or ``vocabulary`` are what the data say, unless ``arguments`` has them; what takes a
-            ``vocabulary`` is a language model. Or a network: then all networks begin with the weights that it has, and a file cannot bring it back.
+            ``vocabulary`` is a language model. Or a network: then all networks begin with the weights that it has, and
+            a file cannot bring it back.
         arguments: arguments of the constructor by name; None: none. Of a network that is there, none.
 
     Raises:
@@ -79,6 +81,11 @@ class OwnSpace(Space):
                     raise
             build = Build({}, plain=True)
             return Survey(self.source.new(self.usual_inputs, build), build.seen)
+
+    @property
+    def all_choices(self) -> list[list[Any]]:
+        """Names and options of the choices of the network, those that the space is restricted from too."""
+        return [[choice.name, list(choice.options)] for choice in getattr(self, "_full", self).choices]
 
     # -- the rule ----------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """A user's network, tried once before it is trained: does it run, and is every choice in it ever asked?"""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,16 +13,18 @@ from lightning_nas.spaces.base import Gate, Space
 from lightning_nas.spaces.own.running import Running
 
 
-def try_out(space: Space, net: nn.Module, example: Any) -> Any:
+def try_out(space: Space, net: nn.Module, example: Any, inputs: dict[str, int]) -> Any:
     """What a network puts out for an example, all options that can be mixed running side by side.
 
     Args:
         space: the choices in the network.
         net: the module as the user wrote it; its weights and buffers stay as they are.
         example: what is put in.
+        inputs: what the network was told of the data.
 
     Raises:
-        SettingError: if it cannot be computed, or a choice has no part in it.
+        SettingError: if it cannot be computed, or a choice has no part in it, or with the smallest numbers something
+            runs that a network which is built with them does not have.
     """
     running = Running(space, _all_gates(space))
     asked = _Asked(running.resolved), _Asked(running.numbers)
@@ -42,7 +44,59 @@ def try_out(space: Space, net: nn.Module, example: Any) -> Any:
             f"space: {', '.join(never)} has no part in the forward pass of {type(net).__name__}, and there is nothing "
             "to choose; call it there, or take it out"
         )
+    _check_smallest(space, net, example, inputs)
     return out
+
+
+def _check_smallest(space: Space, net: nn.Module, example: Any, inputs: dict[str, int]) -> None:
+    """Refuses a network of which more runs with the smallest numbers than one has that is built with them, such as all
+    blocks where the depth is chosen."""
+    chosen = [choice for choice in space.choices if choice.values and not choice.relaxable and len(choice.options) > 1]
+    if not chosen or not space.rebuilds:
+        return
+
+    def cost(k: int, option: int) -> float:
+        values = space.choices[k].values
+        return values[option] / (max(map(abs, values)) or 1.0) if space.choices[k] in chosen else 0.0
+
+    smallest = space.tables.cheapest(cost)
+    child: Any = without_weights(lambda: space.restrict(smallest).network(inputs))
+    there = {path for path, _ in child.net.named_modules()}
+    ran: list[str] = []
+
+    def noting(path: str) -> Callable[..., None]:
+        return lambda module, given: ran.append(path)
+
+    hooks = [module.register_forward_pre_hook(noting(path)) for path, module in net.named_modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
+            with Running(space, space.gates(smallest)).active():
+                _run(net, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    further = [path for path in ran if path not in there]
+    if further:
+        names = space.to_names(smallest)
+        numbers = ", ".join(f"{choice.name} is {names[choice.name]}" for choice in chosen)
+        raise SettingError(
+            f"space: {further[0]} of {type(net).__name__} runs where {numbers}, and a network that is built so has no "
+            "such module; use the number in forward too, as in self.blocks[: self.depth]"
+        )
+
+
+def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network of which only names and shapes count.
+
+    Args:
+        build: builds the network, on any device.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build()
+        except (NotImplementedError, RuntimeError):  # a constructor that looks at values
+            return build()
 
 
 class _Asked(dict[str, Any]):
