@@ -171,7 +171,7 @@ def _network(path: str, setting: str) -> type:
     return found
 
 
-OF_THE_SPACE = ("limit", "bins", "cost", "drop_path")
+OF_THE_SPACE = ("limit", "bins", "cost", "cost_weight", "drop_path")
 """Settings of methods that a configuration sets for the networks of its own space."""
 
 
