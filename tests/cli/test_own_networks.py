@@ -242,6 +242,7 @@ def test_what_is_found_is_retrained_tested_drawn_and_profiled(capsys):
         assert ran.stderr.splitlines()[-1].endswith("imported; --import a_users_networks")
 
 
+@pytest.mark.slow
 def test_a_configuration_of_the_users_own_and_worker_processes():
     model = f"""
 model:

@@ -20,6 +20,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_sum_is_what_a_profile_of_the_own_network_counts(name):
     space, settings = CASES[name]
@@ -54,6 +55,7 @@ def test_two_costs_are_sums_over_the_same_parts():
     assert all(one(a) == sum(a) for a in (space.random(Random(n)) for n in range(20)))
 
 
+@pytest.mark.slow
 def test_what_is_no_sum_is_not_taken_for_one():
     # states that nobody reads are not halved
     macro = ENASMacro(layers=4, operations=["sep_conv_3x3", "max_pool_3x3"])

@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 PAGE = (Path(__file__).parents[2] / "docs" / "compression.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page(tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -46,6 +46,7 @@ def test_a_row_is_what_is_written(name):
     assert all(float(now[k]) < 1e-5 for k in (6, 8))  # their last digits are those of the machine
 
 
+@pytest.mark.slow
 def test_the_pages_python_runs(tmp_path, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
     monkeypatch.chdir(tmp_path)

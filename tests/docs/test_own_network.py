@@ -39,6 +39,7 @@ def names(tmp_path, monkeypatch):
     return names
 
 
+@pytest.mark.slow
 def test_the_blocks(names):
     assert names["space"].size == 2 * 2 * 2
     four = {choice.name: choice.options for choice in names["four"].choices}

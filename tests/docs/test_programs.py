@@ -111,7 +111,7 @@ def quiet_trainer(monkeypatch):
 
 
 EACH = [
-    pytest.param(path, id=path.stem, marks=() if path.stem in ("own_loaders", "own_parts") else pytest.mark.slow)
+    pytest.param(path, id=path.stem, marks=() if path.stem == "own_loaders" else pytest.mark.slow)
     for path in sorted(make_own_project.PROGRAMS.glob("*.py"))
 ]
 

@@ -112,7 +112,7 @@ def test_two_ranks_end_equal(name, two_ranks):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ("gdas", "p-darts", "spos") else pytest.mark.slow) for name in ONE_SHOT],
+    [pytest.param(name, marks=() if name in ("gdas", "spos") else pytest.mark.slow) for name in ONE_SHOT],
 )
 def test_planted_task(name):
     # Among skip, max-pool and a wide convolution just the last can tell the classes apart. By chance it is on the edge

@@ -22,7 +22,9 @@ METHODS = ONE_SHOT | {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("gdas", "spos") else pytest.mark.slow) for name in METHODS]
+)
 def test_planted_task(name):
     # by chance one seed in four
     for seed in range(2):
