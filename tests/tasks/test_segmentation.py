@@ -88,7 +88,8 @@ def test_what_is_refused():
         Segmentation(auxiliary_weight=-1)
 
 
-OF_IMAGES = [name for name, case in CASES.items() if "image_size" in case.inputs and "restricted" not in name]
+IMAGES = {name: case for name, case in CASES.items() if "image_size" in case.inputs and "restricted" not in name}
+OF_IMAGES = [name for name in IMAGES if not name.startswith("own-")]  # which put out what their author wrote
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)
