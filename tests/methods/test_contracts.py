@@ -19,6 +19,7 @@ from tests.helpers.ranks import ROOT, run_ranks
 ON_OTHER_SPACES = {
     *("darts-exact-warmup", "darts-nasnet", "darts-enas-micro", "darts-exact-enas-rnn", "snas-edge-all", "spos-mobile"),
     *("enas-darts", "enas-contrastive", "enas-nas-bench-201", "gdas-enas-micro", "gdas-nas-bench-201", "spos-darts"),
+    *("p-darts-own", "snas-own", "gdas-own", "enas-own", "random-search-ws-own"),
 }
 """Cases whose method has another one in the fast suite."""
 

@@ -90,11 +90,17 @@ CONTROLLER = {"architecture_steps": 4, "neither": ("baseline.average",)}
 class TestMethodsOnText(MethodContract):
     cases = {  # noqa: RUF012
         "darts": case(darts, Handing, order="first"),
+        "spos": case(spos, Recurrent, **NONE),
+    }
+
+
+@pytest.mark.slow
+class TestFurtherMethodsOnText(MethodContract):
+    cases = {  # noqa: RUF012
         "darts-second": case(darts, Layers),
         "snas": case(snas, Layers, drop_path=0.0),
         "gdas": case(gdas, Handing),
         "enas": case(enas, Recurrent, drop_path=0.0, **CONTROLLER),
-        "spos": case(spos, Recurrent, **NONE),
         "random": case(random_search_ws, Recurrent, **NONE),
     }
 

@@ -160,6 +160,7 @@ CASES = {
 VARIANTS = {
     *("darts-normal-only", "darts-restricted", "darts-edge-all", "darts-sparse", "darts-drop-path"),
     *("enas-micro-factorized", "enas-micro-auxiliary", "enas-micro-strided-drop-path", "enas-macro-restricted"),
+    *("own-nested-restricted", "own-widths-restricted", "own-shared", "own-repeated", "own-inputs"),
 }
 """Cases whose space has another one in the fast suite."""
 
