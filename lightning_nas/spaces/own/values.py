@@ -139,7 +139,8 @@ class Value:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # nn.LSTM takes sizes that are an int, and nn.LayerNorm one that is Integral
-        return int
+        # but a compiler, which would take it for a constant, sees what it is
+        return type(self) if sys._getframe(1).f_globals.get("__name__", "").startswith("torch._dynamo") else int
 
     def __format__(self, form: str) -> str:
         return format(self.number, form)
