@@ -195,7 +195,7 @@ class OwnSearch(Callback, ABC):
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "choices": _names(self.space) if hasattr(self, "space") else {}}
+        return {"seed": self.seed, "choices": self.space.all_choices if hasattr(self, "space") else []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["seed"] != self.seed:
@@ -213,7 +213,7 @@ class OwnSearch(Callback, ABC):
         name = type(self).__name__
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         known = self._loaded.get("choices")
-        if known and known != _names(self.space):
+        if known and known != self.space.all_choices:
             raise SettingError("network: the choices that the checkpoint has; there are others in it now")
         if sum(isinstance(callback, OwnSearch) for callback in callbacks) > 1:
             raise SettingError("trainer.callbacks: one search at a time; what is found together is one network")
@@ -240,10 +240,6 @@ class OwnSearch(Callback, ABC):
 
 def _is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-
-
-def _names(space: Space) -> dict[str, list[str]]:
-    return {choice.name: list(choice.options) for choice in space.choices}
 
 
 def _holding_choices(module: LightningModule, path: str | None) -> nn.Module:
